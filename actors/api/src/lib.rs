@@ -1,0 +1,1 @@
+//! The one write pipeline, and reads and watches beside it.

@@ -1,0 +1,1 @@
+//! The controllers: pure reconcile functions and the one shell that feeds them.

@@ -1,0 +1,3 @@
+//! The actor kit on actix: Env, mailboxes, ask, supervision, registry, inspection.
+
+pub mod env;

@@ -1,0 +1,1 @@
+//! The scheduler: framework, plugins, columns, and its shell.

@@ -1,0 +1,1 @@
+//! NodeSession: the only door of a node; its messages become API requests as system:node:NAME.

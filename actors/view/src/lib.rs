@@ -1,0 +1,1 @@
+//! The typed view of the cluster that controllers and the scheduler decide on.

@@ -1,0 +1,2 @@
+//! The kactor binary.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The node agent: one state machine per pod, probes, status, the kubelet's API.

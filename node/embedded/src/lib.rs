@@ -1,0 +1,1 @@
+//! The embedded driver: libcontainer under one shim per pod.

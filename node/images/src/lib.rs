@@ -1,0 +1,1 @@
+//! OCI images: registry pulls, tarball imports, images made at run time, unpacking.

@@ -1,0 +1,1 @@
+//! Pod network, services and DNS of one node.

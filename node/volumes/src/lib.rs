@@ -1,0 +1,1 @@
+//! Volumes: a pure mount plan and the mounts that carry it out.

@@ -1,0 +1,1 @@
+//! One replica: openraft glue, journal, sled, snapshots.

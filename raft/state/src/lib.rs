@@ -1,0 +1,1 @@
+//! The replicated MVCC state machine: pure, no async, no Kubernetes.

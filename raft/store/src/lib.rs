@@ -1,0 +1,1 @@
+//! The Store handle: propose, read, watch; and a model log that stands in for openraft.

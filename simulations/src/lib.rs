@@ -1,0 +1,1 @@
+//! The deterministic world: seeded clock, disk and network behind Env.

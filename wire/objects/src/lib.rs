@@ -1,0 +1,1 @@
+//! The Kubernetes object model: kind registry, defaults, validation, selectors, quantities, tables.
