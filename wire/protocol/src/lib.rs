@@ -1,3 +1,14 @@
 //! What crosses a boundary: ids, addresses, envelopes, frames, the message table and the codec.
+//!
+//! This crate owns what is said between actors and into the log; it decides nothing. Shipped structs are
+//! append-only (README.md, "A new message"): bincode cannot skip what it does not know, so a changed struct
+//! is a new message. Only `codec.rs` names bincode.
 
+pub mod address;
+pub mod ids;
+pub mod store;
 pub mod time;
+
+pub use address::{ActorAddress, ActorName, HostId, Incarnation};
+pub use ids::{MessageId, Reign, ReplicaId, Revision, TraceId, Uid};
+pub use time::{Deadline, Timestamp};
