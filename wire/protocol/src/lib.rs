@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod ids;
+pub mod node;
 pub mod store;
 pub mod time;
 
