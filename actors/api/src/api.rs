@@ -1,0 +1,164 @@
+//! `Api`: the handle that everybody asks, what it is configured with, and the way from a request to its verb.
+//!
+//! Cloning it is free. Order of a request: authorization, kind, verb, write or read, note and audit; a refusal at any
+//! step is a `Status` and is noted, so that `kactor why` can say who was refused what.
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use kactor_objects::registry::{Kind, registry};
+use kactor_objects::status::Status;
+use kactor_runtime::env::Env;
+use kactor_store::Store;
+
+use crate::authorize::Authorizers;
+use crate::authorize::attributes::Attributes;
+use crate::encrypt::{Cipher, CipherError, EncryptionKey};
+use crate::notes::{AuditRecord, AuditSink, Note, NoteSink, Outcome};
+use crate::representation::Encodings;
+use crate::request::{Operation, Request, Resource, Response};
+use crate::service_range::ServiceRange;
+use crate::token::{TokenError, TokenKeys};
+
+/// Everything the API must be told; nothing is read from files or the environment.
+#[derive(Clone)]
+pub struct ApiConfig {
+    pub service_range: ServiceRange,
+    pub node_ports: RangeInclusive<u16>,
+    /// The first encrypts, all decrypt.
+    pub encryption_keys: Vec<EncryptionKey>,
+    /// PKCS #8 documents of P-256 keys; the first signs, all verify.
+    pub token_keys: Vec<Vec<u8>>,
+    /// `iss` of tokens.
+    pub issuer: String,
+    /// Audiences that this API answers to; the first is what a token gets when it asks for none.
+    pub audiences: Vec<String>,
+    /// Where the API itself listens: the endpoint of the Service `kubernetes`.
+    pub endpoint: Endpoint,
+    pub notes: Arc<dyn NoteSink>,
+    pub audit: Arc<dyn AuditSink>,
+}
+
+/// An address and port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Endpoint {
+    pub address: IpAddr,
+    pub port: u16,
+}
+
+/// Why there can be no API with this configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    #[error(transparent)]
+    Encryption(#[from] CipherError),
+    #[error(transparent)]
+    Tokens(#[from] TokenError),
+}
+
+/// The Kubernetes API over a store.
+#[derive(Clone)]
+pub struct Api {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: Store,
+    env: Env,
+    config: ApiConfig,
+    cipher: Cipher,
+    tokens: TokenKeys,
+    authorizers: Authorizers,
+    encodings: Encodings,
+}
+
+impl Api {
+    pub fn new(store: Store, env: Env, config: ApiConfig) -> Result<Self, ApiError> {
+        let cipher = Cipher::new(&config.encryption_keys)?;
+        let tokens = TokenKeys::new(&config.token_keys)?;
+        let shared = Shared {
+            store,
+            env,
+            config,
+            cipher,
+            tokens,
+            authorizers: Authorizers::new(),
+            encodings: Encodings::default(),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Answers one request. A refusal is a `Status`; it has stored nothing, unless it says that the outcome is unknown.
+    pub async fn handle(&self, request: Request) -> Result<Response, Status> {
+        let attributes = attributes_of(&request);
+        let (authorization, outcome) = match self.require(&attributes) {
+            Ok(reason) => (reason, self.perform(&request).await),
+            Err(status) => (status.message.clone(), Err(status)),
+        };
+        self.tell(&request, authorization, &outcome);
+        outcome
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.shared.store
+    }
+
+    pub fn env(&self) -> &Env {
+        &self.shared.env
+    }
+
+    pub fn config(&self) -> &ApiConfig {
+        &self.shared.config
+    }
+
+    pub(crate) fn cipher(&self) -> &Cipher {
+        &self.shared.cipher
+    }
+
+    pub fn tokens(&self) -> &TokenKeys {
+        &self.shared.tokens
+    }
+
+    pub(crate) fn authorizers(&self) -> &Authorizers {
+        &self.shared.authorizers
+    }
+
+    pub(crate) fn encodings(&self) -> &Encodings {
+        &self.shared.encodings
+    }
+
+    /// Notes what came of the request. Reads that succeed are audited but not noted.
+    fn tell(&self, request: &Request, authorization: String, outcome: &Result<Response, Status>) {
+        let (code, what) = match outcome {
+            Ok(response) if request.operation.is_write() => (response.code, Some(response.outcome())),
+            Ok(response) => (response.code, None),
+            Err(status) => (status.code, Some(refused(status))),
+        };
+        let at = self.env().wall();
+        let verb = request.operation.verb();
+        if let Some(what) = what {
+            self.config().notes.note(Note::new(at, &request.caller, verb, &request.resource, what));
+        }
+        let caller = &request.caller;
+        self.config().audit.record(AuditRecord {
+            at,
+            audit_id: caller.audit_id.clone(),
+            user: caller.user.name.clone(),
+            groups: caller.user.groups.clone(),
+            impersonator: caller.impersonator.as_ref().map(|it| it.name.clone()),
+            user_agent: caller.user_agent.clone(),
+            verb,
+            resource: request.resource.clone(),
+            code,
+            authorization,
+        });
+    }
+}
+
+fn refused(status: &Status) -> Outcome {
+    Outcome::Refused {
+        code: status.code,
+        reason: status.reason.as_str().to_owned(),
+        message: status.message.clone(),
+    }
+}
