@@ -29,14 +29,9 @@ fn check_name(text: &str) -> Result<(), NameError> {
         return Err(NameError::Empty);
     }
     if text.len() > NAME_BYTES_MAX {
-        return Err(NameError::TooLong {
-            len_bytes: text.len(),
-        });
+        return Err(NameError::TooLong { len_bytes: text.len() });
     }
-    match text
-        .chars()
-        .find(|it| !it.is_ascii_graphic() || matches!(it, '#' | '@'))
-    {
+    match text.chars().find(|it| !it.is_ascii_graphic() || matches!(it, '#' | '@')) {
         Some(character) => Err(NameError::Character { character }),
         None => Ok(()),
     }
@@ -86,7 +81,8 @@ name! {
     ActorName
 }
 
-/// Which life of a host's process or of an actor: grows with every start.
+/// Which life of a host's process or of an actor: grows with every start. A restart after a panic keeps it, because
+/// the mailbox is kept.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]
@@ -123,15 +119,10 @@ mod tests {
         assert_eq!(ActorName::new(""), Err(NameError::Empty));
         assert_eq!(
             HostId::new("x".repeat(NAME_BYTES_MAX + 1)),
-            Err(NameError::TooLong {
-                len_bytes: NAME_BYTES_MAX + 1
-            })
+            Err(NameError::TooLong { len_bytes: NAME_BYTES_MAX + 1 })
         );
         for (text, character) in [("a b", ' '), ("a#1", '#'), ("a@b", '@'), ("a\n", '\n')] {
-            assert_eq!(
-                ActorName::new(text),
-                Err(NameError::Character { character })
-            );
+            assert_eq!(ActorName::new(text), Err(NameError::Character { character }));
         }
     }
 

@@ -61,6 +61,16 @@ impl std::str::FromStr for TraceId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MessageId(pub u16);
 
+/// Names one message on the host that sent it, so that what it leads to can say its cause. 0 means "none".
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+pub struct LetterId(pub u64);
+
+impl LetterId {
+    pub const NONE: LetterId = LetterId(0);
+}
+
 /// `metadata.uid`: names one life of an object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Uid(pub Arc<str>);
@@ -97,4 +107,4 @@ macro_rules! display_inner {
     )*};
 }
 
-display_inner!(Revision, Reign, ReplicaId, MessageId, Uid);
+display_inner!(Revision, Reign, ReplicaId, MessageId, LetterId, Uid);

@@ -5,11 +5,17 @@
 //! is a new message. Only `codec.rs` names bincode.
 
 pub mod address;
+pub mod codec;
+pub mod frame;
+pub mod fuzz;
 pub mod ids;
-pub mod node;
+pub mod insight;
+pub mod message;
 pub mod store;
+pub mod table;
 pub mod time;
 
 pub use address::{ActorAddress, ActorName, HostId, Incarnation};
-pub use ids::{MessageId, Reign, ReplicaId, Revision, TraceId, Uid};
+pub use ids::{LetterId, MessageId, Reign, ReplicaId, Revision, TraceId, Uid};
+pub use message::Message;
 pub use time::{Deadline, Timestamp};

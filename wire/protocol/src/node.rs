@@ -154,11 +154,23 @@ pub struct OpenStream {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StreamPurpose {
-    Exec { container: String, command: Vec<String>, channels: Channels },
-    Attach { container: String, channels: Channels },
+    Exec {
+        container: String,
+        command: Vec<String>,
+        channels: Channels,
+    },
+    Attach {
+        container: String,
+        channels: Channels,
+    },
     /// One connection to one port of the pod's network namespace.
-    Connect { port: u16 },
-    Logs { container: String, options: LogOptions },
+    Connect {
+        port: u16,
+    },
+    Logs {
+        container: String,
+        options: LogOptions,
+    },
 }
 
 /// Which channels the client wants.

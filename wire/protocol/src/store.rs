@@ -69,10 +69,7 @@ impl Key {
     }
 
     fn part(&self, nth: usize) -> &str {
-        self.0
-            .split('/')
-            .nth(nth)
-            .expect("check_key counted the parts")
+        self.0.split('/').nth(nth).expect("check_key counted the parts")
     }
 
     /// What all keys of a resource begin with: `/{group}/{resource}/`.
@@ -88,9 +85,7 @@ impl Key {
 
 fn check_key(text: &str) -> Result<(), KeyError> {
     if text.len() > KEY_BYTES_MAX {
-        return Err(KeyError::TooLong {
-            len_bytes: text.len(),
-        });
+        return Err(KeyError::TooLong { len_bytes: text.len() });
     }
     let parts: [&str; 5] = match text.split('/').collect::<Vec<_>>().try_into() {
         Ok(parts) => parts,
@@ -195,7 +190,9 @@ pub enum Write {
         precondition: Precondition,
     },
     /// Takes a new revision with the same body, so that guards on this key's revision fail.
-    Touch { key: Key },
+    Touch {
+        key: Key,
+    },
     /// Adds to the counter under `key`; refused when the sum would be above `at_most`.
     Add {
         key: Key,
@@ -232,12 +229,7 @@ pub struct Propose {
 impl Propose {
     /// One write without guards.
     pub fn one(write: Write) -> Self {
-        Self {
-            reign: None,
-            guards: Vec::new(),
-            writes: vec![write],
-            trace: TraceId::NONE,
-        }
+        Self { reign: None, guards: Vec::new(), writes: vec![write], trace: TraceId::NONE }
     }
 
     /// The limits of a transaction's shape; made before it is appended to the log.
@@ -248,9 +240,7 @@ impl Propose {
             max: WRITES_PER_TRANSACTION_MAX as u64,
         };
         if self.writes.is_empty() {
-            return Err(ProposeError::Invalid {
-                reason: "a transaction needs a write".into(),
-            });
+            return Err(ProposeError::Invalid { reason: "a transaction needs a write".into() });
         }
         if self.writes.len() > WRITES_PER_TRANSACTION_MAX {
             return Err(too_many("writes of one transaction", self.writes.len()));
@@ -262,9 +252,9 @@ impl Propose {
         let mut keys: Vec<&Key> = self.writes.iter().map(Write::key).collect();
         keys.sort_unstable();
         match keys.windows(2).find(|pair| pair[0] == pair[1]) {
-            Some(pair) => Err(ProposeError::Invalid {
-                reason: format!("{} is written twice", pair[0]),
-            }),
+            Some(pair) => {
+                Err(ProposeError::Invalid { reason: format!("{} is written twice", pair[0]) })
+            }
             None => Ok(()),
         }
     }
@@ -282,11 +272,7 @@ impl Propose {
                 max: OBJECT_BYTES_MAX as u64,
             });
         }
-        let keys = self
-            .writes
-            .iter()
-            .map(Write::key)
-            .chain(self.guards.iter().map(Guard::key));
+        let keys = self.writes.iter().map(Write::key).chain(self.guards.iter().map(Guard::key));
         let total = bodies.sum::<usize>() + keys.map(|it| it.as_str().len()).sum::<usize>();
         if total - largest > TRANSACTION_BYTES_MAX {
             return Err(ProposeError::TooLarge {
@@ -343,16 +329,10 @@ pub enum GuardFailure {
 impl fmt::Display for GuardFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            GuardFailure::Revision {
-                assumed,
-                current: Some(current),
-            } => {
+            GuardFailure::Revision { assumed, current: Some(current) } => {
                 write!(f, "it is at revision {current}, {assumed} was assumed")
             }
-            GuardFailure::Revision {
-                assumed,
-                current: None,
-            } => {
+            GuardFailure::Revision { assumed, current: None } => {
                 write!(f, "it is gone, revision {assumed} was assumed")
             }
             GuardFailure::Present => f.write_str("it exists"),
@@ -371,21 +351,13 @@ pub enum ProposeError {
     NotLeader { leader: Option<ReplicaId> },
     /// Somebody else won. Read again and decide again; repeating this write would undo theirs.
     #[error("{key} is at revision {current}, the write assumed {assumed}")]
-    Conflict {
-        key: Key,
-        assumed: Revision,
-        current: Revision,
-    },
+    Conflict { key: Key, assumed: Revision, current: Revision },
     #[error("{key} exists")]
     Exists { key: Key },
     #[error("{key} does not exist")]
     NotFound { key: Key },
     #[error("{key} has the uid {current}, the write assumed {assumed}")]
-    UidMismatch {
-        key: Key,
-        assumed: Uid,
-        current: Uid,
-    },
+    UidMismatch { key: Key, assumed: Uid, current: Uid },
     #[error("a guard on {key} failed: {failure}")]
     GuardFailed { key: Key, failure: GuardFailure },
     #[error("the counter {key} would become {value}, above {at_most}")]

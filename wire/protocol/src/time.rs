@@ -63,10 +63,7 @@ impl fmt::Display for Timestamp {
         let (year, month, day) = civil_from_days((seconds / 86_400) as i64);
         let rest = seconds % 86_400;
         let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
-        write!(
-            f,
-            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z"
-        )
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
     }
 }
 
@@ -89,16 +86,9 @@ impl FromStr for Timestamp {
     type Err = TimestampError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let shown = || {
-            text.chars()
-                .take(TIMESTAMP_TEXT_BYTES_MAX)
-                .collect::<String>()
-        };
+        let shown = || text.chars().take(TIMESTAMP_TEXT_BYTES_MAX).collect::<String>();
         let malformed = || TimestampError::Malformed { text: shown() };
-        let out_of_range = |field| TimestampError::OutOfRange {
-            text: shown(),
-            field,
-        };
+        let out_of_range = |field| TimestampError::OutOfRange { text: shown(), field };
         let b = text.as_bytes();
         if b.len() < 20 || b.len() > TIMESTAMP_TEXT_BYTES_MAX {
             return Err(malformed());
@@ -139,9 +129,9 @@ impl FromStr for Timestamp {
 }
 
 fn number(digits: &[u8]) -> Option<i64> {
-    digits.iter().try_fold(0_i64, |sum, it| {
-        it.is_ascii_digit().then(|| sum * 10 + i64::from(it - b'0'))
-    })
+    digits
+        .iter()
+        .try_fold(0_i64, |sum, it| it.is_ascii_digit().then(|| sum * 10 + i64::from(it - b'0')))
 }
 
 /// `.250Z` → (250, `Z`); without a fraction (0, all of it).
@@ -149,24 +139,14 @@ fn fraction(rest: &[u8]) -> Option<(i64, &[u8])> {
     let Some(after_dot) = rest.strip_prefix(b".") else {
         return Some((0, rest));
     };
-    let n_digits = after_dot
-        .iter()
-        .take_while(|it| it.is_ascii_digit())
-        .count();
+    let n_digits = after_dot.iter().take_while(|it| it.is_ascii_digit()).count();
     if n_digits == 0 {
         return None;
     }
     let digit = |at: usize| {
-        if at < n_digits {
-            i64::from(after_dot[at] - b'0')
-        } else {
-            0
-        }
+        if at < n_digits { i64::from(after_dot[at] - b'0') } else { 0 }
     };
-    Some((
-        digit(0) * 100 + digit(1) * 10 + digit(2),
-        &after_dot[n_digits..],
-    ))
+    Some((digit(0) * 100 + digit(1) * 10 + digit(2), &after_dot[n_digits..]))
 }
 
 fn offset(zone: &[u8]) -> Option<i64> {
@@ -213,11 +193,7 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     (year, month, day)
 }
@@ -232,7 +208,7 @@ impl Deadline {
     /// `timeout` from `now` (`Env::monotonic()`). Rounded up, so that a deadline never comes early.
     pub fn after(now: Duration, timeout: Duration) -> Self {
         let at = now.saturating_add(timeout);
-        Self(millis(at).saturating_add(u64::from(at.subsec_nanos() % 1_000_000 != 0)))
+        Self(millis(at).saturating_add(u64::from(!at.subsec_nanos().is_multiple_of(1_000_000))))
     }
 
     pub fn at(self) -> Duration {

@@ -10,21 +10,9 @@ use super::{Deadline, TIMESTAMP_MS_MAX, Timestamp, TimestampError};
 fn prints_and_parses_known_instants() {
     for (ms, text, micro) in [
         (0, "1970-01-01T00:00:00Z", "1970-01-01T00:00:00.000000Z"),
-        (
-            951_782_400_250,
-            "2000-02-29T00:00:00Z",
-            "2000-02-29T00:00:00.250000Z",
-        ),
-        (
-            1_795_262_399_001,
-            "2026-11-21T11:59:59Z",
-            "2026-11-21T11:59:59.001000Z",
-        ),
-        (
-            TIMESTAMP_MS_MAX,
-            "9999-12-31T23:59:59Z",
-            "9999-12-31T23:59:59.999000Z",
-        ),
+        (951_782_400_250, "2000-02-29T00:00:00Z", "2000-02-29T00:00:00.250000Z"),
+        (1_795_262_399_001, "2026-11-21T11:59:59Z", "2026-11-21T11:59:59.001000Z"),
+        (TIMESTAMP_MS_MAX, "9999-12-31T23:59:59Z", "9999-12-31T23:59:59.999000Z"),
     ] {
         assert_eq!(Timestamp(ms).to_string(), text);
         assert_eq!(Timestamp(ms).rfc3339_micro(), micro);
@@ -58,10 +46,7 @@ fn refuses_what_is_no_instant_and_names_the_field() {
         "2026-11-21T12:00:00Zjunk",
     ] {
         let refused = text.parse::<Timestamp>();
-        assert!(
-            matches!(refused, Err(TimestampError::Malformed { .. })),
-            "{text}: {refused:?}"
-        );
+        assert!(matches!(refused, Err(TimestampError::Malformed { .. })), "{text}: {refused:?}");
     }
     for (text, wrong) in [
         ("2026-13-01T00:00:00Z", "month"),
@@ -90,10 +75,7 @@ fn a_deadline_never_comes_early_and_never_goes_negative() {
     assert!(!deadline.is_past(Duration::from_micros(1_010_999)));
     assert!(deadline.is_past(Duration::from_millis(1011)));
     assert_eq!(deadline.remaining(Duration::from_secs(9)), Duration::ZERO);
-    assert_eq!(
-        Deadline::after(Duration::MAX, Duration::MAX),
-        Deadline(u64::MAX)
-    );
+    assert_eq!(Deadline::after(Duration::MAX, Duration::MAX), Deadline(u64::MAX));
 }
 
 proptest! {

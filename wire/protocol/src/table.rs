@@ -1,0 +1,94 @@
+//! The message table: every message that may cross hosts, one row each.
+//!
+//! A new message is a struct in the file of its subject and a row here, with an id that was never used (README.md,
+//! "A new message"). Ids by hundreds: 1 the store, 2 nodes, 9 insight. A row is never changed and never removed.
+
+use crate::ids::MessageId;
+use crate::message::{Message, Overload, Row, Sender, reencode};
+use crate::{insight, store};
+
+macro_rules! messages {
+    ($($id:literal $message:ty => $reply:ty, from [$($sender:ident),+], $overload:ident;)*) => {
+        /// All rows, by ascending id.
+        pub const MESSAGES: &[Row] = &[$(<$message as Message>::ROW),*];
+
+        $(impl Message for $message {
+            type Reply = $reply;
+            const ROW: Row = Row {
+                id: MessageId($id),
+                name: last_segment(stringify!($message)),
+                senders: &[$(Sender::$sender),+],
+                overload: Overload::$overload,
+                reencode_request: reencode::<$message>,
+                reencode_reply: reencode::<$reply>,
+            };
+        })*
+    };
+}
+
+messages! {
+    101 store::Propose => Result<store::Committed, store::ProposeError>, from [Control], Wait;
+    901 insight::Insight => insight::InsightReply, from [Operator], Shed;
+}
+
+/// `store::Propose` → `Propose`.
+const fn last_segment(path: &'static str) -> &'static str {
+    let bytes = path.as_bytes();
+    let mut at = bytes.len();
+    while at > 0 && bytes[at - 1] != b':' && bytes[at - 1] != b' ' {
+        at -= 1;
+    }
+    path.split_at(at).1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::MESSAGES;
+    use crate::address::HostId;
+    use crate::frame::{PROTOCOL_VERSION, Refusal};
+    use crate::ids::MessageId;
+    use crate::message::{Peer, Role, Row, Sender};
+
+    #[test]
+    fn ids_ascend_and_names_are_unique() {
+        assert!(MESSAGES.windows(2).all(|pair| pair[0].id < pair[1].id), "ids ascend");
+        let mut names: Vec<_> = MESSAGES.iter().map(|it| it.name).collect();
+        names.sort_unstable();
+        assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
+        assert!(names.iter().all(|it| it.chars().all(char::is_alphanumeric)), "{names:?}");
+    }
+
+    #[test]
+    fn an_unknown_id_is_unsupported_by_both_versions() {
+        assert_eq!(
+            Row::of(MessageId(65_000), 7).err(),
+            Some(Refusal::Unsupported {
+                message: MessageId(65_000),
+                theirs: 7,
+                ours: PROTOCOL_VERSION
+            })
+        );
+    }
+
+    /// Walks every row with every role: exactly the named senders pass, and a worker only for itself.
+    #[test]
+    fn only_the_named_senders_are_permitted() {
+        let (own, other) = (HostId::new("n1").unwrap(), HostId::new("n2").unwrap());
+        for row in MESSAGES {
+            for (role, sender) in [
+                (Role::Replica, Sender::Replica),
+                (Role::Control, Sender::Control),
+                (Role::Worker, Sender::WorkerSelf),
+                (Role::Operator, Sender::Operator),
+            ] {
+                let peer = Peer { host: own.clone(), roles: vec![role] };
+                let named = row.senders.contains(&sender);
+                assert_eq!(row.permit(&peer, &own).is_ok(), named, "{} {role:?}", row.name);
+                let for_another = named && role != Role::Worker;
+                assert_eq!(row.permit(&peer, &other).is_ok(), for_another, "{}", row.name);
+            }
+            let nobody = Peer { host: own.clone(), roles: Vec::new() };
+            assert!(row.permit(&nobody, &own).is_err(), "a certificate alone permits nothing");
+        }
+    }
+}
