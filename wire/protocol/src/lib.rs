@@ -11,6 +11,7 @@ pub mod fuzz;
 pub mod ids;
 pub mod insight;
 pub mod message;
+pub mod node;
 pub mod store;
 pub mod table;
 pub mod time;
