@@ -130,9 +130,7 @@ pub struct TaskHandle {
 
 impl TaskHandle {
     pub fn new(abort: impl Fn() + Send + Sync + 'static) -> Self {
-        Self {
-            abort: Arc::new(abort),
-        }
+        Self { abort: Arc::new(abort) }
     }
 
     /// Drops the task's future at its present await point.
@@ -171,8 +169,7 @@ impl Env {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.spawner
-            .spawn_on(lane, Box::new(move || Box::pin(future)))
+        self.spawner.spawn_on(lane, Box::new(move || Box::pin(future)))
     }
 
     pub fn random_u64(&self) -> u64 {
@@ -188,13 +185,6 @@ impl Env {
         b[6] = (b[6] & 0x0f) | 0x40;
         b[8] = (b[8] & 0x3f) | 0x80;
         let hex: String = b.iter().map(|it| format!("{it:02x}")).collect();
-        format!(
-            "{}-{}-{}-{}-{}",
-            &hex[..8],
-            &hex[8..12],
-            &hex[12..16],
-            &hex[16..20],
-            &hex[20..]
-        )
+        format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
     }
 }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::address::{ActorName, Incarnation, NAME_BYTES_MAX};
 use crate::codec::CODEC_BYTES_MAX;
 use crate::ids::{LetterId, MessageId, TraceId};
+use crate::store::Retry;
 
 /// The version that this build speaks.
 pub const PROTOCOL_VERSION: u16 = 1;
@@ -217,6 +218,25 @@ pub enum Refusal {
     Failed,
     #[error("the actor stopped")]
     Stopped,
+    #[error("host {host} can't be reached: {reason}")]
+    Unreachable { host: String, reason: String },
+}
+
+impl Refusal {
+    /// Only asks whose handling is known not to have begun are safe to repeat as they are.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Refusal::Overloaded => Retry::After { ms: 100 },
+            Refusal::Unreachable { .. } | Refusal::NoSuchActor { .. } => Retry::After { ms: 500 },
+            Refusal::DeadlinePassed | Refusal::Ignored | Refusal::Failed | Refusal::Stopped => {
+                Retry::Replan
+            }
+            Refusal::Unsupported { .. }
+            | Refusal::NotPermitted { .. }
+            | Refusal::NotTaken { .. }
+            | Refusal::Malformed { .. } => Retry::Never,
+        }
+    }
 }
 
 #[cfg(test)]

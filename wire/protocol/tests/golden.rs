@@ -3,6 +3,8 @@
 //! A file that was committed once must decode for all time, to a value that encodes to the same bytes. `UPDATE_EXPECT=1`
 //! writes examples that have no file yet; it never changes one. A test fails for a row without an example.
 
+#![allow(clippy::unwrap_used, reason = "a test's failure is a panic")]
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -318,6 +320,7 @@ fn frames_have_golden_bytes() {
         ("ignored", Refusal::Ignored),
         ("failed", Refusal::Failed),
         ("stopped", Refusal::Stopped),
+        ("unreachable", Refusal::Unreachable { host: "n2".into(), reason: "no route".into() }),
     ];
     let mut frames = vec![("ask".to_owned(), FrameKind::Ask, Bytes::from_static(b"body"))];
     for (name, refusal) in refusals {

@@ -14,7 +14,7 @@ use nix::fcntl::{FallocateFlags, fallocate};
 
 use super::{BoxFuture, Disk, DiskFile, OpenMode};
 
-const ZEROES: [u8; 1 << 16] = [0; 1 << 16];
+static ZEROES: [u8; 1 << 16] = [0; 1 << 16];
 
 pub(crate) struct MachineDisk;
 
@@ -40,19 +40,12 @@ impl DiskFile for MachineFile {
         }
         let signed = |it: u64| i64::try_from(it).map_err(io::Error::other);
         // Reserved in one piece first, so that a full disk is met before anything is written.
-        match fallocate(
-            &*self.0,
-            FallocateFlags::empty(),
-            signed(at)?,
-            signed(len - at)?,
-        ) {
+        match fallocate(&*self.0, FallocateFlags::empty(), signed(at)?, signed(len - at)?) {
             Ok(()) | Err(Errno::EOPNOTSUPP) => {}
             Err(error) => return Err(error.into()),
         }
         while at < len {
-            let n = usize::try_from(len - at)
-                .unwrap_or(ZEROES.len())
-                .min(ZEROES.len());
+            let n = usize::try_from(len - at).unwrap_or(ZEROES.len()).min(ZEROES.len());
             self.0.write_all_at(&ZEROES[..n], at)?;
             at += n as u64;
         }

@@ -48,9 +48,7 @@ impl Machine {
         assert!(gateway_lanes > 0, "Env promises at least one gateway lane");
         let lanes = Arc::new(Lanes::default());
         let env = Env {
-            clock: Arc::new(MachineClock {
-                start: Instant::now(),
-            }),
+            clock: Arc::new(MachineClock { start: Instant::now() }),
             entropy: Arc::new(MachineEntropy),
             disk: Arc::new(MachineDisk),
             processes: Arc::new(MachineProcesses),
@@ -93,9 +91,7 @@ impl Env {
 }
 
 fn event_loop() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
 struct MachineClock {
@@ -104,9 +100,7 @@ struct MachineClock {
 
 impl Clock for MachineClock {
     fn wall(&self) -> Timestamp {
-        let since_epoch = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
     }
 
@@ -139,11 +133,7 @@ impl Entropy for MachineEntropy {
                 Ok(n) => filled += n,
                 Err(_) => {
                     let error = io::Error::last_os_error();
-                    assert_eq!(
-                        error.kind(),
-                        io::ErrorKind::Interrupted,
-                        "getrandom: {error}"
-                    );
+                    assert_eq!(error.kind(), io::ErrorKind::Interrupted, "getrandom: {error}");
                 }
             }
         }
@@ -255,11 +245,7 @@ impl Spawner for Lanes {
                 tokio::task::spawn_local(Abortable::new(async move { make().await }, registration));
             }
         });
-        queue
-            .jobs
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push_back(job);
+        queue.jobs.lock().unwrap_or_else(PoisonError::into_inner).push_back(job);
         queue.arrived.notify_one();
         handle
     }

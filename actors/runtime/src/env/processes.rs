@@ -23,13 +23,8 @@ impl Processes for MachineProcesses {
     fn spawn_detached(&self, command: &Command) -> io::Result<u32> {
         let (id_in, id_out) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
         let mut start = std::process::Command::new(&command.program);
-        start
-            .args(&command.args)
-            .envs(command.env.iter().map(|(name, value)| (name, value)));
-        start
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+        start.args(&command.args).envs(command.env.iter().map(|(name, value)| (name, value)));
+        start.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         if let Some(dir) = &command.dir {
             start.current_dir(dir);
         }
@@ -37,10 +32,7 @@ impl Processes for MachineProcesses {
         // SAFETY: `leave_parent` makes async-signal-safe calls only and allocates nothing.
         unsafe { start.pre_exec(move || leave_parent(id_out_fd)) };
         let mut between = start.spawn().map_err(|error| {
-            io::Error::new(
-                error.kind(),
-                format!("{}: {error}", command.program.display()),
-            )
+            io::Error::new(error.kind(), format!("{}: {error}", command.program.display()))
         })?;
         between.wait()?; // It ended right after the second fork.
         drop(id_out); // Else a failed fork would leave the read below waiting for ever.
@@ -64,11 +56,7 @@ fn leave_parent(id_out_fd: i32) -> io::Result<()> {
             let id = unsafe { libc::getpid() }.to_ne_bytes();
             // SAFETY: `id` lives through the call; the descriptor is the parent's, open until exec.
             let n = unsafe { libc::write(id_out_fd, id.as_ptr().cast(), id.len()) };
-            if n == id.len() as isize {
-                Ok(())
-            } else {
-                Err(io::Error::last_os_error())
-            }
+            if n == id.len() as isize { Ok(()) } else { Err(io::Error::last_os_error()) }
         }
         // SAFETY: ends this process without running the destructors of its parent's state.
         _ => unsafe { libc::_exit(0) },

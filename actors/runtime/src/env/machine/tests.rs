@@ -70,26 +70,16 @@ fn stop_drops_what_still_runs_and_later_tasks_never_run() {
     assert_eq!(soon(&events).as_deref(), Some("waits"));
     machine.stop();
     assert_eq!(soon(&events).as_deref(), Some("dropped"));
-    env.spawn(
-        Lane::Node,
-        async move { again.send("late".into()).unwrap() },
-    );
-    assert!(
-        events.recv().is_err(),
-        "the task was dropped with its sender"
-    );
+    env.spawn(Lane::Node, async move { again.send("late".into()).unwrap() });
+    assert!(events.recv().is_err(), "the task was dropped with its sender");
 }
 
 #[test]
 fn a_panic_ends_its_task_and_not_its_lane() {
     let machine = Machine::start();
-    machine
-        .env()
-        .spawn(Lane::Control, async { panic!("on purpose") });
+    machine.env().spawn(Lane::Control, async { panic!("on purpose") });
     let (sender, events) = signal();
-    machine.env().spawn(Lane::Control, async move {
-        sender.send("alive".into()).unwrap()
-    });
+    machine.env().spawn(Lane::Control, async move { sender.send("alive".into()).unwrap() });
     assert_eq!(soon(&events).as_deref(), Some("alive"));
 }
 
@@ -135,10 +125,7 @@ fn the_disk_keeps_what_was_written_and_names_the_path_in_errors() {
     assert_eq!(&read, b"\0\0\0abc\0\0");
     assert_eq!(file.read_at(200_000, &mut read).unwrap(), 0);
     let synced = Arc::clone(&file);
-    machine
-        .block_on(async move { synced.sync_data().await })
-        .unwrap()
-        .unwrap();
+    machine.block_on(async move { synced.sync_data().await }).unwrap().unwrap();
 
     disk.rename(&path, &folder.path().join("a")).unwrap();
     disk.create_dir_all(&folder.path().join("b/c")).unwrap();
@@ -174,17 +161,7 @@ fn a_detached_process_is_nobodys_child_and_keeps_running() {
     assert_eq!(unsafe { libc::kill(pid as i32, libc::SIGKILL) }, 0);
     assert_ne!(parent, us);
 
-    let nothing = Command {
-        program: "/nonexistent/program".into(),
-        ..sleep
-    };
-    let refused = machine
-        .env()
-        .processes
-        .spawn_detached(&nothing)
-        .unwrap_err();
-    assert!(
-        refused.to_string().contains("/nonexistent/program"),
-        "{refused}"
-    );
+    let nothing = Command { program: "/nonexistent/program".into(), ..sleep };
+    let refused = machine.env().processes.spawn_detached(&nothing).unwrap_err();
+    assert!(refused.to_string().contains("/nonexistent/program"), "{refused}");
 }
