@@ -2,8 +2,17 @@
 //!
 //! Pure parts first (`spec`, `machine`, `probes`, `environment`, `status`); the shells are `*_actor.rs`.
 
+pub mod container_spec;
+pub mod downward;
+pub mod effect;
 pub mod environment;
+pub mod logs;
 pub mod machine;
+pub mod observe;
+pub mod perform;
+pub mod pod_files;
+pub mod ports;
 pub mod probes;
+pub mod references;
 pub mod spec;
 pub mod status;

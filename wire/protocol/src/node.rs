@@ -65,6 +65,13 @@ pub struct ApiReply {
     pub body: Bytes,
 }
 
+/// The session could not ask the API; whether the request was carried out is unknown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("the API did not answer in time: {why}")]
+pub struct CallError {
+    pub why: String,
+}
+
 /// What a node follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Feed {
@@ -92,6 +99,17 @@ pub struct FeedPosition {
 pub struct Follow {
     pub feed: Feed,
     pub resume: Option<FeedPosition>,
+}
+
+/// The answer to `Follow`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Following {
+    /// The feed goes on behind the position that the node named.
+    Resumed,
+    /// Everything comes anew.
+    Anew,
+    /// The session cannot serve the feed now; the node follows again after a while.
+    Unavailable { why: String },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

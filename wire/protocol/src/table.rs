@@ -5,7 +5,7 @@
 
 use crate::ids::MessageId;
 use crate::message::{Message, Overload, Row, Sender, reencode};
-use crate::{insight, store};
+use crate::{insight, node, store};
 
 macro_rules! messages {
     ($($id:literal $message:ty => $reply:ty, from [$($sender:ident),+], $overload:ident;)*) => {
@@ -28,6 +28,15 @@ macro_rules! messages {
 
 messages! {
     101 store::Propose => Result<store::Committed, store::ProposeError>, from [Control], Wait;
+    201 node::CallApi => Result<node::ApiReply, node::CallError>, from [WorkerSelf], Wait;
+    202 node::Follow => node::Following, from [WorkerSelf], Wait;
+    203 node::Heartbeat => (), from [WorkerSelf], Coalesce;
+    211 node::ObjectsChanged => (), from [Control], Wait;
+    221 node::OpenStream => Result<(), node::OpenStreamError>, from [Control], Shed;
+    222 node::StreamData => (), from [Control, WorkerSelf], Wait;
+    223 node::StreamCredit => (), from [Control, WorkerSelf], Wait;
+    224 node::StreamResize => (), from [Control], Wait;
+    225 node::StreamEnded => (), from [Control, WorkerSelf], Wait;
     901 insight::Insight => insight::InsightReply, from [Operator], Shed;
 }
 

@@ -18,6 +18,9 @@ use kactor_protocol::store::*;
 use kactor_protocol::table::MESSAGES;
 use kactor_protocol::*;
 
+#[path = "golden/node_examples.rs"]
+mod node_examples;
+
 /// File name → bytes.
 struct Examples(BTreeMap<String, Bytes>);
 
@@ -39,6 +42,7 @@ impl Examples {
 fn examples() -> Examples {
     let mut out = Examples(BTreeMap::new());
     store_examples(&mut out);
+    node_examples::add(&mut out);
     insight_questions(&mut out);
     insight_answers(&mut out);
     out

@@ -1,0 +1,92 @@
+//! What the agent needs of the world besides its driver: the control plane, the pod network, volumes.
+//!
+//! Each is a trait, so that hollow nodes, the simulator and tests put something else in its place. Messages of
+//! the session's protocol, kernel calls and files stay behind these.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use kactor_protocol::node::{ApiReply, CallApi};
+use kactor_volumes::content::Files;
+use kactor_volumes::plan::Volume;
+
+use crate::spec::Pod;
+
+/// The control plane did not answer; the request may or may not have been carried out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the control plane does not answer: {why}")]
+pub struct Unanswered {
+    pub why: String,
+}
+
+/// The node's session.
+#[async_trait]
+pub trait ControlPlane: Send + Sync {
+    /// One API request as this node. A refusal is an `ApiReply` with its code, never an error here.
+    async fn call(&self, call: CallApi) -> Result<ApiReply, Unanswered>;
+}
+
+/// Why a sandbox could not be connected.
+#[derive(Debug, thiserror::Error)]
+#[error("connecting the pod to the network: {why}")]
+pub struct PlumbingError {
+    pub why: String,
+}
+
+/// A port of the host that leads to a container's (`hostPort`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPort {
+    pub host_address: Option<IpAddr>,
+    pub host_port: u16,
+    pub container_port: u16,
+    pub protocol: String,
+}
+
+/// The pod network of this host.
+#[async_trait]
+pub trait Plumbing: Send + Sync {
+    /// Connects a namespace and gives its addresses; again for a connected one gives the same.
+    async fn attach(
+        &self,
+        pod_uid: &str,
+        netns: &Path,
+        ports: &[HostPort],
+    ) -> Result<Vec<IpAddr>, PlumbingError>;
+    /// Takes everything back that `attach` made. Doing it again does nothing.
+    async fn detach(&self, pod_uid: &str) -> Result<(), PlumbingError>;
+    /// The nameserver for `ClusterFirst` pods, if this host has one.
+    fn cluster_dns(&self) -> Option<IpAddr>;
+}
+
+/// Why a pod's files could not be made; the text is what the pod's event says.
+#[derive(Debug, thiserror::Error)]
+#[error("{why}")]
+pub struct VolumeFailure {
+    pub why: String,
+}
+
+/// A pod's volumes and the files that the agent writes for its containers.
+#[async_trait]
+pub trait VolumeHost: Send + Sync {
+    /// Makes every volume, brings projected ones up to date with `contents` (by volume name), and says where each
+    /// is on the host. `stamp` names this set of files.
+    async fn mount(
+        &self,
+        pod: &Pod,
+        volumes: &[Volume],
+        contents: BTreeMap<String, Files>,
+        stamp: &str,
+    ) -> Result<BTreeMap<String, PathBuf>, VolumeFailure>;
+    async fn unmount(&self, pod_uid: &str) -> Result<(), VolumeFailure>;
+    /// Writes a file of the agent's own (`etc-hosts`, `resolv.conf`, `CONTAINER/termination-log`).
+    async fn write_file(
+        &self,
+        pod_uid: &str,
+        name: &str,
+        content: Vec<u8>,
+    ) -> Result<PathBuf, VolumeFailure>;
+    /// The first `bytes_max` bytes of such a file; empty if there is none.
+    async fn read_file(&self, pod_uid: &str, name: &str, bytes_max: usize) -> Vec<u8>;
+}
