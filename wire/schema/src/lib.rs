@@ -6,6 +6,7 @@
 
 pub mod check;
 pub mod decode;
+pub mod patch;
 pub mod schema;
 
 pub use check::{FieldProblem, ProblemKind, TypeError, check_fields, check_types, strict_message};
