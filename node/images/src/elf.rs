@@ -164,7 +164,9 @@ fn read(path: &Path) -> Result<Vec<u8>, ImageError> {
 fn folders(file: &Path, linkage: &Linkage) -> Vec<PathBuf> {
     let origin = file.parent().unwrap_or(Path::new("/")).display().to_string();
     let own = linkage.run_paths.iter().map(|it| {
-        PathBuf::from(it.display().to_string().replace("${ORIGIN}", &origin).replace("$ORIGIN", &origin))
+        PathBuf::from(
+            it.display().to_string().replace("${ORIGIN}", &origin).replace("$ORIGIN", &origin),
+        )
     });
     let arch = std::env::consts::ARCH;
     let system = [
@@ -200,8 +202,7 @@ mod tests {
     fn this_test_program_needs_libc_and_a_linker() {
         let me = std::env::current_exe().unwrap();
         let found = libraries(&me).unwrap();
-        let names: Vec<_> =
-            found.iter().filter_map(|it| it.file_name()?.to_str()).collect();
+        let names: Vec<_> = found.iter().filter_map(|it| it.file_name()?.to_str()).collect();
         assert!(names.iter().any(|it| it.starts_with("libc.so")), "{names:?}");
         assert!(names.iter().any(|it| it.starts_with("ld-")), "{names:?}");
         assert!(found.iter().all(|it| it.is_absolute()));

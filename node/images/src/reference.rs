@@ -92,7 +92,9 @@ impl FromStr for Reference {
             false => path.to_owned(),
         };
         if repository.len() > REPOSITORY_BYTES_MAX || !repository.split('/').all(is_component) {
-            return Err(refuse("a repository is lower-case letters, digits and . _ - / between them"));
+            return Err(refuse(
+                "a repository is lower-case letters, digits and . _ - / between them",
+            ));
         }
         let tag = match (&tag, &digest) {
             (None, None) => Some("latest".to_owned()),
@@ -139,9 +141,9 @@ fn is_component(text: &str) -> bool {
     if !is_word(first) || !is_word(last) {
         return false;
     }
-    bytes
-        .split(|it| is_word(*it))
-        .all(|joint| matches!(joint, b"" | b"." | b"_" | b"__") || joint.iter().all(|it| *it == b'-'))
+    bytes.split(|it| is_word(*it)).all(|joint| {
+        matches!(joint, b"" | b"." | b"_" | b"__") || joint.iter().all(|it| *it == b'-')
+    })
 }
 
 fn is_tag(text: &str) -> bool {
@@ -181,8 +183,28 @@ mod tests {
     fn malformed_names_are_refused() {
         let long = "a".repeat(600);
         for text in [
-            "", ":", "@", "/", "a/", "/a", "Upper", "a..b", "a___b", "-a", "a-", "a:", "a:-t", "a b",
-            "a@sha256:12", "a@md5:00", "x.y:99999/a", "-x.y/a", "a:b:c/d", "../a", "a/../b", &long,
+            "",
+            ":",
+            "@",
+            "/",
+            "a/",
+            "/a",
+            "Upper",
+            "a..b",
+            "a___b",
+            "-a",
+            "a-",
+            "a:",
+            "a:-t",
+            "a b",
+            "a@sha256:12",
+            "a@md5:00",
+            "x.y:99999/a",
+            "-x.y/a",
+            "a:b:c/d",
+            "../a",
+            "a/../b",
+            &long,
         ] {
             assert!(text.parse::<Reference>().is_err(), "{text:?}");
         }

@@ -91,8 +91,8 @@ fn hard_link(
     shown: &str,
 ) -> Result<(), ImageError> {
     let doing = || format!("linking {shown}");
-    let target = normal(link)
-        .map_err(|it| ImageError::Escape { path: shown.to_owned(), why: it.why() })?;
+    let target =
+        normal(link).map_err(|it| ImageError::Escape { path: shown.to_owned(), why: it.why() })?;
     let Some(last) = target.file_name() else {
         let why = "it is a link to the root folder";
         return Err(ImageError::Escape { path: shown.to_owned(), why });
@@ -106,9 +106,8 @@ fn hard_link(
     remove_at(dir, name).doing(doing)?;
     // SAFETY: both names are NUL-terminated and outlive the call; without AT_SYMLINK_FOLLOW a link is linked
     // itself.
-    let done = unsafe {
-        libc::linkat(from.as_raw_fd(), last.as_ptr(), dir.as_raw_fd(), name.as_ptr(), 0)
-    };
+    let done =
+        unsafe { libc::linkat(from.as_raw_fd(), last.as_ptr(), dir.as_raw_fd(), name.as_ptr(), 0) };
     check(done).doing(doing)
 }
 
@@ -180,7 +179,9 @@ fn set_attribute(rooted: &Rooted, path: &Path, name: &str, value: &[u8]) -> io::
     let name = CString::new(name).map_err(|_| io::ErrorKind::InvalidInput)?;
     match attribute_of(&file, &name, value) {
         // Without root, or on a file system without attributes: the image runs, the program lacks its extra.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EPERM | libc::EOPNOTSUPP)) => Ok(()),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EPERM | libc::EOPNOTSUPP)) => {
+            Ok(())
+        }
         other => other,
     }
 }
@@ -233,12 +234,7 @@ fn set_time(dir: &OwnedFd, name: &CString, seconds: u64) -> io::Result<()> {
     let times = [time, time];
     // SAFETY: the name is NUL-terminated, `times` is an array of two; both outlive the call.
     check(unsafe {
-        libc::utimensat(
-            dir.as_raw_fd(),
-            name.as_ptr(),
-            times.as_ptr(),
-            libc::AT_SYMLINK_NOFOLLOW,
-        )
+        libc::utimensat(dir.as_raw_fd(), name.as_ptr(), times.as_ptr(), libc::AT_SYMLINK_NOFOLLOW)
     })
 }
 
