@@ -107,10 +107,10 @@ impl<A: Inspect> ActorRef<A> {
         let Some(envelope) = cell.mailbox.absorb(envelope) else { return Ok(()) };
         let room = match cell.mailbox.try_room() {
             Ok(room) => room,
-            Err(NoRoom::Full) => return Err(unseal(Box::new(envelope), Refusal::Overloaded)),
-            Err(NoRoom::Closed) => return Err(unseal(Box::new(envelope), Refusal::Stopped)),
+            Err(NoRoom::Full) => return Err(unseal(envelope, Refusal::Overloaded)),
+            Err(NoRoom::Closed) => return Err(unseal(envelope, Refusal::Stopped)),
         };
-        cell.mailbox.push(envelope, room).map_err(|it| unseal(it, Refusal::Stopped))
+        cell.mailbox.push(envelope, room).map_err(|it| unseal(*it, Refusal::Stopped))
     }
 
     /// Sends from inside a handler: while there is no room, the sending actor takes no letters.
@@ -247,7 +247,7 @@ fn reply_through_codec<M: Letter>(
     }
 }
 
-fn unseal<A, M>(mut envelope: Box<Envelope<A>>, reason: Refusal) -> Undelivered<M>
+fn unseal<A, M>(mut envelope: Envelope<A>, reason: Refusal) -> Undelivered<M>
 where
     A: Actor<Context = Context<A>> + Handler<Tell<M>>,
     M: Letter,
