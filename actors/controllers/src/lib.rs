@@ -6,9 +6,20 @@
 mod conditions;
 pub mod controller;
 pub mod deployment;
+pub mod endpoints;
+pub mod endpointslice;
+pub mod events;
+pub mod garbage_collector;
+pub mod namespace;
+pub mod node_ipam;
+pub mod node_lifecycle;
 mod owner;
 pub mod plan;
+pub mod pod_gc;
 pub mod replicaset;
+pub mod root_ca;
+pub mod service_account;
+pub mod taint_eviction;
 #[cfg(test)]
 mod testing;
 pub mod work_queue;
