@@ -199,7 +199,7 @@ fn json_patches_are_all_or_none() {
 fn json_patches_cannot_grow_a_document_without_limit() {
     let document = json!({"a": "0123456789abcdef"});
     let doubling: Vec<Value> =
-        (0..40).map(|n| json!({"op": "copy", "from": "", "path": ["/b", "/c"][n % 2]})).collect();
+        (0..40).map(|n| json!({"op": "copy", "from": "", "path": (["/b", "/c"][n % 2])})).collect();
     let grown = json_patch(&document, &json!(doubling));
     assert!(matches!(grown, Err(PatchError::TooLarge(_))), "{:?}", grown.map(|_| ()));
     let many: Vec<Value> = (0..=JSON_PATCH_OPERATIONS_MAX)
