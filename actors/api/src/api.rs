@@ -7,17 +7,16 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use kactor_objects::registry::{Kind, registry};
 use kactor_objects::status::Status;
 use kactor_runtime::env::Env;
 use kactor_store::Store;
 
 use crate::authorize::Authorizers;
-use crate::authorize::attributes::Attributes;
 use crate::encrypt::{Cipher, CipherError, EncryptionKey};
 use crate::notes::{AuditRecord, AuditSink, Note, NoteSink, Outcome};
+use crate::perform::attributes_of;
 use crate::representation::Encodings;
-use crate::request::{Operation, Request, Resource, Response};
+use crate::request::{Request, Response};
 use crate::service_range::ServiceRange;
 use crate::token::{TokenError, TokenKeys};
 

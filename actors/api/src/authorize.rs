@@ -6,7 +6,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use kactor_objects::Status;
+use kactor_objects::status::{GroupResource, Status};
 use kactor_store::Store;
 use serde_json::Value;
 
@@ -147,7 +147,10 @@ impl Api {
 fn refused(attributes: &Attributes, reason: &str) -> Status {
     let text = refusal(attributes, reason);
     match attributes.resource() {
-        Some(it) => Status::forbidden(&it.group, &it.resource, it.name.as_deref().unwrap_or_default(), text),
-        None => Status::forbidden("", "", "", text),
+        Some(it) => {
+            let of = GroupResource { group: &it.group, resource: &it.resource };
+            Status::forbidden(of, it.name.as_deref().unwrap_or_default(), &text)
+        }
+        None => Status::forbidden(GroupResource { group: "", resource: "" }, "", &text),
     }
 }

@@ -5,21 +5,38 @@
 //! the scheduler and nodes send the same [`Request`]. Deciding is synchronous, over the local state; doing is
 //! `Store::propose`, and a lost race is decided again on newer state (`commit.rs`).
 
+mod actions;
+mod admission;
+pub mod allocate;
 pub mod api;
 pub mod authorize;
-pub mod body;
-pub mod continue_token;
-pub mod encrypt;
+mod body;
+mod bootstrap;
+mod commit;
+mod continue_token;
+mod delete;
+mod encrypt;
+mod fields;
 mod follow;
+mod freshness;
 pub mod notes;
+mod perform;
+mod read;
+mod representation;
 pub mod request;
-pub mod service_range;
-pub mod splice;
-pub mod token;
+mod reviews;
+mod selection;
+mod service_account;
+mod service_range;
+mod splice;
+mod token;
 pub mod watch;
+mod write;
 
 pub use api::{Api, ApiConfig, ApiError, Endpoint};
+pub use allocate::{INTERNAL_GROUP, allocation_key};
 pub use authorize::attributes::{Attributes, Decision, Target};
+pub use bootstrap::NAMESPACES;
 pub use encrypt::EncryptionKey;
 pub use kactor_objects::status::{Reason, Status};
 pub use notes::{AuditRecord, AuditSink, Discard, Note, NoteSink, Outcome};
@@ -28,6 +45,7 @@ pub use request::{
     Operation, Options, PatchType, Preconditions, Propagation, Request, Resource, Response, User, VersionMatch,
     WatchRequest,
 };
-pub use service_range::ServiceRange;
-pub use token::TokenKeys;
+pub use service_account::VerifiedToken;
+pub use service_range::{ServiceRange, ServiceRangeError};
+pub use token::{TokenError, TokenKeys};
 pub use watch::{EventType, ObjectWatch, WatchEvent};

@@ -24,8 +24,6 @@ pub struct Note {
 pub enum Outcome {
     /// The write is committed.
     Written { revision: Revision },
-    /// It would have changed nothing, so nothing was written.
-    Unchanged,
     /// Answered without a write: a read, a review, a dry run.
     Answered,
     /// Refused with this status.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use kactor_protocol::ids::{Reign, Revision, TraceId};
+use kactor_protocol::store::Guard;
 use kactor_protocol::time::Deadline;
 use serde_json::Value;
 
@@ -294,6 +295,8 @@ pub struct Options {
     pub propagation: Option<Propagation>,
     pub preconditions: Preconditions,
     pub form: Form,
+    /// From inside the process only: keys that the caller's decision relied on (a node's allocation key).
+    pub guards: Vec<Guard>,
 }
 
 /// What came with the request.

@@ -4,7 +4,7 @@
 //! whose rules its author holds (or the author may `bind` it). Reference: Kubernetes pkg/registry/rbac and
 //! rbac/policybased. The API's own bootstrap is `system:masters` and passes.
 
-use kactor_objects::Status;
+use kactor_objects::status::{GroupResource, Status};
 use serde_json::Value;
 
 use super::attributes::Attributes;
@@ -69,10 +69,9 @@ pub(crate) fn check(
     let lines: Vec<String> = missing.iter().map(Rule::to_string).collect();
     let groups: Vec<String> = user.groups.iter().map(|it| format!("{it:?}")).collect();
     Err(Status::forbidden(
-        &resource.group,
-        &resource.resource,
+        GroupResource { group: &resource.group, resource: &resource.resource },
         name,
-        format!(
+        &format!(
             "user {:?} (groups=[{}]) is attempting to grant RBAC permissions not currently held:\n{}",
             user.name,
             groups.join(" "),
@@ -93,10 +92,9 @@ fn check_aggregation(api: &Api, user: &User, resource: &Resource, name: &str) ->
         return Ok(());
     }
     Err(Status::forbidden(
-        &resource.group,
-        &resource.resource,
+        GroupResource { group: &resource.group, resource: &resource.resource },
         name,
-        "must have cluster-admin privileges to use the aggregationRule".to_owned(),
+        "must have cluster-admin privileges to use the aggregationRule",
     ))
 }
 
@@ -114,8 +112,9 @@ fn role_resource(role: &RoleRef) -> Resource {
 }
 
 fn missing_role(role: &RoleRef) -> Status {
+    let of = |resource| GroupResource { group: RBAC_GROUP, resource };
     match role {
-        RoleRef::ClusterRole(name) => Status::not_found(RBAC_GROUP, "clusterroles", name),
-        RoleRef::Role { name, .. } => Status::not_found(RBAC_GROUP, "roles", name),
+        RoleRef::ClusterRole(name) => Status::not_found(of("clusterroles"), name),
+        RoleRef::Role { name, .. } => Status::not_found(of("roles"), name),
     }
 }

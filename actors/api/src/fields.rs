@@ -1,0 +1,191 @@
+//! All use of kactor-schema: decoding against a kind's schema, patches, and managedFields.
+//!
+//! Decoding is strict or lenient by `fieldValidation`: unknown and duplicate fields are refused, warned of or dropped;
+//! wrong JSON types are always 400. Patches are applied to the object as the client's version shows it, then decoded
+//! like any body. Every write keeps `managedFields`, from the first object on.
+
+use kactor_objects::status::{Cause, Reason, Status};
+use kactor_objects::{meta, tree};
+use kactor_protocol::time::Timestamp;
+use kactor_schema::managed::{self, ApplyError, Writer};
+use kactor_schema::patch::{self, PatchError};
+use kactor_schema::{FieldProblem, Schema, check_fields, check_types, strict_message};
+use serde_json::Value;
+
+use crate::body;
+use crate::request::{Conflicts, FieldValidation, PatchType, Request};
+
+/// Most warnings of one answer.
+const WARNINGS_MAX: usize = 32;
+
+/// Group, version and kind.
+pub(crate) type Gvk = (&'static str, &'static str, &'static str);
+
+/// Parses the body and makes it an object of the kind; the texts are warnings.
+pub(crate) fn decode(
+    request: &Request,
+    group: &'static str,
+    version: &'static str,
+    kind: &'static str,
+) -> Result<(Value, Vec<String>), Status> {
+    let given = request.body.as_ref().ok_or_else(|| Status::bad_request("a body is required"))?;
+    let parsed = body::parse(given)?;
+    let mut object = parsed.tree;
+    let warnings = check(request, (group, version, kind), &mut object, parsed.duplicates)?;
+    Ok((object, warnings))
+}
+
+/// Checks the tree against the kind: its own `apiVersion` and `kind`, unknown fields, JSON types.
+fn check(
+    request: &Request,
+    (group, version, kind): Gvk,
+    object: &mut Value,
+    duplicates: Vec<FieldProblem>,
+) -> Result<Vec<String>, Status> {
+    let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    if !object.is_object() {
+        return Err(Status::bad_request(format!(
+            "the object provided is unrecognized (must be of type {kind}): it is no JSON object"
+        )));
+    }
+    tree::fill(object, "apiVersion", api_version.as_str());
+    tree::fill(object, "kind", kind);
+    if meta::kind(object) != kind || meta::api_version(object) != api_version {
+        return Err(Status::bad_request(format!(
+            "{} in version {:?} cannot be handled as a {kind} in version {api_version:?}",
+            meta::kind(object),
+            meta::api_version(object),
+        )));
+    }
+    let Some(schema) = Schema::of(group, version, kind) else {
+        return Err(Status::internal(&format!("{api_version} {kind} has no schema")));
+    };
+    let unusable = |why: String| {
+        Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}"))
+    };
+    check_types(schema, object).map_err(|error| unusable(error.to_string()))?;
+    let mut problems = check_fields(schema, object);
+    problems.extend(duplicates);
+    match request.options.field_validation {
+        _ if problems.is_empty() => Ok(Vec::new()),
+        FieldValidation::Ignore => Ok(Vec::new()),
+        FieldValidation::Warn => Ok(problems.iter().take(WARNINGS_MAX).map(ToString::to_string).collect()),
+        FieldValidation::Strict => Err(unusable(strict_message(&problems))),
+    }
+}
+
+/// A patch, parsed once; applied to whatever stands.
+#[derive(Debug)]
+pub(crate) struct Patch {
+    pub tree: Value,
+    pub warnings: Vec<String>,
+    patch_type: PatchType,
+}
+
+/// Parses the patch. An apply is an object of the kind and is checked as one.
+pub(crate) fn decode_patch(request: &Request, patch_type: PatchType, gvk: Gvk) -> Result<Patch, Status> {
+    let given = request.body.as_ref().ok_or_else(|| Status::bad_request("a body is required"))?;
+    let parsed = body::parse(given)?;
+    let mut tree = parsed.tree;
+    let warnings = match patch_type {
+        PatchType::Apply => {
+            if request.caller.field_manager.as_deref().unwrap_or_default().is_empty() {
+                return Err(Status::new(
+                    Reason::Invalid,
+                    "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+                ));
+            }
+            if !tree::list(&tree, "metadata.managedFields").is_empty() {
+                return Err(Status::bad_request("metadata.managedFields must be nil"));
+            }
+            if meta::api_version(&tree).is_empty() || meta::kind(&tree).is_empty() {
+                return Err(Status::bad_request("apiVersion and kind must be set in an apply patch"));
+            }
+            check(request, gvk, &mut tree, parsed.duplicates)?
+        }
+        _ => Vec::new(),
+    };
+    Ok(Patch { tree, warnings, patch_type })
+}
+
+impl Patch {
+    /// The patched object, decoded like a body; for an apply the applied configuration itself.
+    pub fn apply_to(&self, base: &Value, request: &Request, gvk: Gvk) -> Result<(Value, Vec<String>), Status> {
+        let patched = match self.patch_type {
+            PatchType::Apply => return Ok((self.tree.clone(), Vec::new())),
+            PatchType::Json => patch::json_patch(base, &self.tree),
+            PatchType::Merge => patch::merge_patch(base, &self.tree),
+            PatchType::Strategic => {
+                let Some(schema) = Schema::of(gvk.0, gvk.1, gvk.2) else {
+                    return Err(Status::unsupported_media_type(&["application/merge-patch+json"]));
+                };
+                patch::strategic_merge(schema, base, &self.tree)
+            }
+        };
+        let mut patched = patched.map_err(patch_refused)?;
+        let warnings = check(request, gvk, &mut patched, Vec::new())?;
+        Ok((patched, warnings))
+    }
+}
+
+fn patch_refused(error: PatchError) -> Status {
+    match error {
+        PatchError::Malformed(why) => Status::bad_request(why),
+        PatchError::Inapplicable(why) => Status::new(
+            Reason::Invalid,
+            format!("the server rejected our request due to an error in our request: {why}"),
+        ),
+        PatchError::TooLarge(_) => Status::request_too_large(body::BODY_BYTES_MAX),
+    }
+}
+
+/// How an author's fields come to be owned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Author {
+    /// Everything that the write changed.
+    Update,
+    /// Everything that the applied configuration names.
+    Apply,
+}
+
+/// Who writes, through what, and when.
+pub(crate) struct Authorship<'a> {
+    pub schema: Gvk,
+    pub manager: &'a str,
+    pub subresource: Option<&'a str>,
+    pub now: Timestamp,
+    pub conflicts: Conflicts,
+}
+
+impl Authorship<'_> {
+    fn writer<'b>(&'b self, time: &'b str) -> Writer<'b> {
+        Writer { manager: self.manager, subresource: self.subresource.unwrap_or_default(), time }
+    }
+
+    fn schema(&self) -> Result<&'static Schema, Status> {
+        let (group, version, kind) = self.schema;
+        Schema::of(group, version, kind)
+            .ok_or_else(|| Status::internal(&format!("{group}/{version} {kind} has no schema")))
+    }
+}
+
+/// Notes in `new` who owns what the write changed.
+pub(crate) fn track(old: Option<&Value>, new: &mut Value, by: Authorship<'_>) -> Result<(), Status> {
+    let time = by.now.rfc3339();
+    managed::update_fields(by.schema()?, old, new, &by.writer(&time))
+        .map_err(|error| Status::bad_request(error.to_string()))
+}
+
+/// The object after a server-side apply.
+pub(crate) fn apply(old: Option<&Value>, applied: &Value, by: Authorship<'_>) -> Result<Value, Status> {
+    let time = by.now.rfc3339();
+    let force = by.conflicts == Conflicts::Force;
+    managed::apply(by.schema()?, old, applied, &by.writer(&time), force).map_err(apply_refused)
+}
+
+fn apply_refused(error: ApplyError) -> Status {
+    match error {
+        ApplyError::Conflict => Status::apply_conflict(error.to_string(), Vec::<Cause>::new()),
+        ApplyError::Invalid(why) => Status::bad_request(why),
+    }
+}

@@ -1,0 +1,77 @@
+//! Which objects a list or watch selects: labels, fields, and a name.
+
+use kactor_objects::fields::FieldSelector;
+use kactor_objects::labels::Selector;
+use kactor_objects::meta;
+use kactor_objects::registry::Kind;
+use kactor_objects::status::Status;
+use kactor_protocol::store::Key;
+use serde_json::Value;
+
+use crate::request::Resource;
+
+#[derive(Debug, Clone)]
+pub(crate) struct Selection {
+    /// What the keys begin with.
+    pub prefix: String,
+    /// The one object that can match.
+    pub key: Option<Key>,
+    labels: Selector,
+    fields: FieldSelector,
+}
+
+impl Selection {
+    pub fn of(
+        kind: &Kind,
+        resource: &Resource,
+        labels: Option<&str>,
+        fields: Option<&str>,
+    ) -> Result<Self, Status> {
+        let stored = kind.stored().ok_or_else(|| Status::method_not_allowed(kind, "list"))?;
+        let labels = Selector::parse(labels.unwrap_or_default())
+            .map_err(|error| Status::bad_request(format!("unable to parse requirement: {error}")))?;
+        let fields = FieldSelector::parse(kind, fields.unwrap_or_default())?;
+        let namespace = resource.namespace.as_deref().unwrap_or_default();
+        let required_namespace = fields.required("metadata.namespace").unwrap_or(namespace);
+        let prefix = if kind.is_namespaced() && !required_namespace.is_empty() {
+            Key::namespace_prefix(stored.group, stored.resource, required_namespace)
+        } else {
+            Key::resource_prefix(stored.group, stored.resource)
+        };
+        let name = resource.name.as_deref().or(fields.required("metadata.name"));
+        let one_place = !kind.is_namespaced() || !required_namespace.is_empty();
+        let key = match name {
+            Some(name) if one_place => {
+                Some(Key::new(stored.group, stored.resource, required_namespace, name).map_err(|error| {
+                    Status::bad_request(format!("the field selector names no object: {error}"))
+                })?)
+            }
+            _ => None,
+        };
+        Ok(Self { prefix, key, labels, fields })
+    }
+
+    /// Whether every object under the prefix (or the key) is selected without looking into it.
+    pub fn is_everything(&self) -> bool {
+        let by_key = |label: &str| label == "metadata.name" || label == "metadata.namespace";
+        let fields = self.fields.terms.iter().all(|it| {
+            self.key.is_some()
+                && by_key(it.label())
+                && it.comparison == kactor_objects::fields::Comparison::Equal
+        });
+        self.labels.is_everything() && fields
+    }
+
+    /// Whether the client gave any selector.
+    pub fn has_terms(&self) -> bool {
+        !self.labels.is_everything() || !self.fields.is_everything()
+    }
+
+    pub fn has_key(&self, key: &Key) -> bool {
+        self.key.as_ref().is_none_or(|it| it == key)
+    }
+
+    pub fn matches(&self, object: &Value) -> bool {
+        self.labels.matches(meta::labels(object)) && self.fields.matches(object)
+    }
+}
