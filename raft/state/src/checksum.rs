@@ -110,9 +110,5 @@ pub fn first_difference(ours: &[ObjectSum], theirs: &[ObjectSum]) -> Option<Diff
         .filter(|key| ours.get(*key) != theirs.get(*key))
         .min()?
         .clone();
-    Some(Difference {
-        ours: ours.get(&key).copied(),
-        theirs: theirs.get(&key).copied(),
-        key,
-    })
+    Some(Difference { ours: ours.get(&key).copied(), theirs: theirs.get(&key).copied(), key })
 }

@@ -54,12 +54,7 @@ impl ClusterState {
         Applied { forgotten, ..Applied::only(Outcome::Compacted(floor)) }
     }
 
-    fn forget_versions(
-        &mut self,
-        key: Key,
-        floor: Revision,
-        forgotten: &mut Vec<(Key, Revision)>,
-    ) {
+    fn forget_versions(&mut self, key: Key, floor: Revision, forgotten: &mut Vec<(Key, Revision)>) {
         let Some(history) = self.keys.get_mut(&key) else { return };
         let n_below = history.versions().filter(|it| it.revision <= floor).count();
         let is_dead = |it: &Version| it.object.is_none();

@@ -33,11 +33,15 @@ enum Chunk {
 pub enum SnapshotError {
     #[error("this is no kactor snapshot")]
     Foreign,
-    #[error("the snapshot has format {found}; this kactor reads up to {SNAPSHOT_FORMAT}: use the newer one")]
+    #[error(
+        "the snapshot has format {found}; this kactor reads up to {SNAPSHOT_FORMAT}: use the newer one"
+    )]
     Newer { found: u32 },
     #[error("the snapshot is damaged at byte {offset}: {reason}")]
     Damaged { offset: u64, reason: String },
-    #[error("the snapshot ends after {n_bytes} bytes, before its last chunk: it was not copied whole")]
+    #[error(
+        "the snapshot ends after {n_bytes} bytes, before its last chunk: it was not copied whole"
+    )]
     Cut { n_bytes: u64 },
     #[error("the snapshot's records contradict each other")]
     Contradiction(#[from] RecordError),

@@ -180,7 +180,8 @@ impl ClusterState {
     }
 
     fn mark(&mut self, now: Timestamp) {
-        let due = self.marks.back().is_none_or(|(at, _)| now.0 >= at.0.saturating_add(MARK_EVERY_MS));
+        let due =
+            self.marks.back().is_none_or(|(at, _)| now.0 >= at.0.saturating_add(MARK_EVERY_MS));
         if due {
             self.marks.push_back((now, self.revision));
             if self.marks.len() > MARKS_MAX {

@@ -5,10 +5,10 @@
 //! Otherwise order is: reign, guards, then each write's own precondition; the first refusal wins.
 
 use kactor_protocol::ids::{Reign, Revision, Uid};
+use kactor_protocol::store::Changed;
 use kactor_protocol::store::{
     Guard, GuardFailure, Key, Precondition, Propose, ProposeError, Value, Write, WriteOutcome,
 };
-use kactor_protocol::store::Changed;
 use kactor_protocol::time::Timestamp;
 
 use crate::object::{History, Stored, counter_of, counter_value};
@@ -37,7 +37,12 @@ pub(crate) fn judge(state: &ClusterState, propose: &Propose) -> Result<Verdict, 
     for guard in &propose.guards {
         check_guard(state, guard)?;
     }
-    propose.writes.iter().map(|it| judge_write(state, it)).collect::<Result<_, _>>().map(Verdict::Fresh)
+    propose
+        .writes
+        .iter()
+        .map(|it| judge_write(state, it))
+        .collect::<Result<_, _>>()
+        .map(Verdict::Fresh)
 }
 
 fn check_reign(current: Reign, reign: Option<Reign>) -> Result<(), ProposeError> {
@@ -59,8 +64,7 @@ fn check_guard(state: &ClusterState, guard: &Guard) -> Result<(), ProposeError> 
         Guard::Present { .. } => current.is_none().then_some(GuardFailure::Absent),
         Guard::AtMost { key, value } => {
             let count = count_under(key, current)?;
-            (count > *value)
-                .then_some(GuardFailure::AboveBound { current: count, at_most: *value })
+            (count > *value).then_some(GuardFailure::AboveBound { current: count, at_most: *value })
         }
     };
     match failure {
@@ -72,8 +76,9 @@ fn check_guard(state: &ClusterState, guard: &Guard) -> Result<(), ProposeError> 
 fn count_under(key: &Key, current: Option<&Stored>) -> Result<i64, ProposeError> {
     match current {
         None => Ok(0),
-        Some(object) => counter_of(&object.value)
-            .ok_or_else(|| ProposeError::NotCounter { key: key.clone() }),
+        Some(object) => {
+            counter_of(&object.value).ok_or_else(|| ProposeError::NotCounter { key: key.clone() })
+        }
     }
 }
 
@@ -83,7 +88,8 @@ fn judge_write(state: &ClusterState, write: &Write) -> Result<Step, ProposeError
     match write {
         Write::Put { precondition, value, expires_at, .. } => {
             check_precondition(key, precondition, current)?;
-            if let Some(same) = current.filter(|it| it.value == *value && it.expires_at == *expires_at)
+            if let Some(same) =
+                current.filter(|it| it.value == *value && it.expires_at == *expires_at)
             {
                 return Ok(Step::Keep(same.modified));
             }
