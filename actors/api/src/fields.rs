@@ -4,10 +4,11 @@
 //! wrong JSON types are always 400. Patches are applied to the object as the client's version shows it, then decoded
 //! like any body. Every write keeps `managedFields`, from the first object on.
 
+use kactor_objects::registry::Kind;
 use kactor_objects::status::{Cause, Reason, Status};
 use kactor_objects::{meta, tree};
 use kactor_protocol::time::Timestamp;
-use kactor_schema::managed::{self, ApplyError, Writer};
+use kactor_schema::managed::{self, ApplyError, FieldSet, OnConflict, Writer};
 use kactor_schema::patch::{self, PatchError};
 use kactor_schema::{FieldProblem, Schema, check_fields, check_types, strict_message};
 use serde_json::Value;
@@ -148,9 +149,9 @@ pub(crate) enum Author {
     Apply,
 }
 
-/// Who writes, through what, and when.
+/// Who writes which kind, through what, and when.
 pub(crate) struct Authorship<'a> {
-    pub schema: Gvk,
+    pub kind: &'static Kind,
     pub manager: &'a str,
     pub subresource: Option<&'a str>,
     pub now: Timestamp,
@@ -158,34 +159,54 @@ pub(crate) struct Authorship<'a> {
 }
 
 impl Authorship<'_> {
-    fn writer<'b>(&'b self, time: &'b str) -> Writer<'b> {
-        Writer { manager: self.manager, subresource: self.subresource.unwrap_or_default(), time }
-    }
-
-    fn schema(&self) -> Result<&'static Schema, Status> {
-        let (group, version, kind) = self.schema;
-        Schema::of(group, version, kind)
-            .ok_or_else(|| Status::internal(&format!("{group}/{version} {kind} has no schema")))
+    /// Runs `write` with the schema and the writer that kactor-schema takes.
+    fn with<T>(&self, write: impl FnOnce(&Schema, &Writer<'_>) -> T) -> Result<T, Status> {
+        let kind = self.kind;
+        let schema = Schema::of(kind.group, kind.version, kind.kind)
+            .ok_or_else(|| Status::internal(&format!("{} {} has no schema", kind.api_version(), kind.kind)))?;
+        let ignored = match self.subresource {
+            Some("status") => FieldSet::of(&["spec"]),
+            None if kind.subresource("status").is_some() => FieldSet::of(&["status"]),
+            _ => FieldSet::default(),
+        };
+        let writer = Writer {
+            manager: self.manager,
+            api_version: &kind.api_version(),
+            subresource: self.subresource.unwrap_or_default(),
+            time: &self.now.rfc3339(),
+            ignored: &ignored,
+        };
+        Ok(write(schema, &writer))
     }
 }
 
 /// Notes in `new` who owns what the write changed.
-pub(crate) fn track(old: Option<&Value>, new: &mut Value, by: Authorship<'_>) -> Result<(), Status> {
-    let time = by.now.rfc3339();
-    managed::update_fields(by.schema()?, old, new, &by.writer(&time))
-        .map_err(|error| Status::bad_request(error.to_string()))
+pub(crate) fn track(old: Option<&Value>, new: &mut Value, by: &Authorship<'_>) -> Result<(), Status> {
+    by.with(|schema, writer| managed::update_fields(schema, old, new, writer))
 }
 
 /// The object after a server-side apply.
-pub(crate) fn apply(old: Option<&Value>, applied: &Value, by: Authorship<'_>) -> Result<Value, Status> {
-    let time = by.now.rfc3339();
-    let force = by.conflicts == Conflicts::Force;
-    managed::apply(by.schema()?, old, applied, &by.writer(&time), force).map_err(apply_refused)
+pub(crate) fn apply(old: Option<&Value>, applied: &Value, by: &Authorship<'_>) -> Result<Value, Status> {
+    let on_conflict = match by.conflicts {
+        Conflicts::Refuse => OnConflict::Refuse,
+        Conflicts::Force => OnConflict::Force,
+    };
+    by.with(|schema, writer| managed::apply(schema, old, applied, writer, on_conflict))?
+        .map(|it| it.object)
+        .map_err(apply_refused)
 }
 
 fn apply_refused(error: ApplyError) -> Status {
+    let message = error.to_string();
     match error {
-        ApplyError::Conflict => Status::apply_conflict(error.to_string(), Vec::<Cause>::new()),
+        ApplyError::Conflicts(conflicts) => {
+            let causes = conflicts.into_iter().map(|it| Cause {
+                reason: "FieldManagerConflict".to_owned(),
+                message: it.message(),
+                field: it.field,
+            });
+            Status::apply_conflict(message, causes.collect())
+        }
         ApplyError::Invalid(why) => Status::bad_request(why),
     }
 }

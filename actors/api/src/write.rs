@@ -83,6 +83,13 @@ impl Api {
         patch_type: PatchType,
     ) -> Result<Response, Status> {
         let writing = Writing { api: self, request, kind, sub };
+        // A Scale is not what managedFields are kept for: applying one is an update of `spec.replicas`.
+        let author = match (patch_type, sub.map(|it| it.access)) {
+            (PatchType::Apply, Some(Access::Scale)) | (PatchType::Json | PatchType::Merge | PatchType::Strategic, _) => {
+                Author::Update
+            }
+            (PatchType::Apply, _) => Author::Apply,
+        };
         let (group, version, body_kind) = writing.body_kind();
         let patch = fields::decode_patch(request, patch_type, (group, version, body_kind))?;
         let uid = Uid::from(self.env().random_uuid());
@@ -90,7 +97,6 @@ impl Api {
         let noted = std::cell::RefCell::new(Vec::new());
         let decide = || {
             let key = self.key_of(request, kind)?;
-            let author = if patch_type == PatchType::Apply { Author::Apply } else { Author::Update };
             let Some(current) = self.store().get(&key) else {
                 if patch_type == PatchType::Apply && sub.is_none() {
                     return writing.decide_apply_create(&patch, &uid);
@@ -142,7 +148,7 @@ impl Writing<'_> {
     pub fn decide_create(&self, posted: &Value, uid: &Uid, code: u16) -> Result<(Plan, Decided), Status> {
         let mut object = posted.clone();
         self.create_from(&mut object, uid)?;
-        fields::track(None, &mut object, self.author())?;
+        fields::track(None, &mut object, &self.author())?;
         self.plan_create(object, code)
     }
 
@@ -155,7 +161,7 @@ impl Writing<'_> {
                 "uid mismatch: the provided object specified a uid, but there is no object",
             ));
         }
-        let mut object = fields::apply(None, &patch.tree, self.author())?;
+        let mut object = fields::apply(None, &patch.tree, &self.author())?;
         if meta::name(&object).is_empty() {
             meta::put_name(&mut object, self.request.resource.name.as_deref().unwrap_or_default());
         }
@@ -238,7 +244,7 @@ impl Writing<'_> {
             Author::Apply => {
                 let applied = make(&old)?;
                 self.check_revision(&applied, current)?;
-                fields::apply(Some(&old), &applied, self.author())?
+                fields::apply(Some(&old), &applied, &self.author())?
             }
         };
         if author == Author::Update {
@@ -249,7 +255,7 @@ impl Writing<'_> {
         }
         self.prepare(&mut new, &old)?;
         if author == Author::Update {
-            fields::track(Some(&old), &mut new, self.author())?;
+            fields::track(Some(&old), &mut new, &self.author())?;
         }
         self.plan_update(current, old, new)
     }
@@ -350,9 +356,8 @@ impl Writing<'_> {
     }
 
     fn author(&self) -> fields::Authorship<'_> {
-        let (group, version, kind) = self.body_kind();
         fields::Authorship {
-            schema: (group, version, kind),
+            kind: self.kind,
             manager: self.request.caller.manager(),
             subresource: self.sub.map(|it| it.name),
             now: self.api.env().wall(),
