@@ -22,12 +22,13 @@ use crate::container_spec::{RunInputs, container_spec, hostname, sandbox_spec};
 use crate::downward::NodeFacts;
 use crate::effect::Effect;
 use crate::environment::{LinkedService, environment, service_links};
-use crate::machine::{Action, Observed, Sandbox};
+use crate::machine::{Action, Observed, Sandbox, Subject};
 use crate::observe;
 use crate::pod_files::{Resolver, hosts, resolver};
-use crate::ports::{ControlPlane, HostPort, Plumbing, VolumeHost};
+use crate::ports::{ControlPlane, HostPort, Plumbing, Prober, VolumeHost};
 use crate::references::{self, Fetched, PodReferences, Wanted, config_map_entries, secret_entries};
 use crate::spec::{Container, HookAction, ImagePullPolicy, Pod};
+use crate::token_cache::TokenCache;
 
 /// How this node is set up; one value for all of its pods.
 #[derive(Debug, Clone)]
@@ -52,6 +53,8 @@ pub struct Host {
     pub volumes: Arc<dyn VolumeHost>,
     pub config: Arc<NodeConfig>,
     pub services: Arc<dyn LinkedServices>,
+    pub prober: Arc<dyn Prober>,
+    pub tokens: Arc<TokenCache>,
 }
 
 /// Services whose addresses a new container finds in its environment.
@@ -74,14 +77,16 @@ pub struct Happened {
     pub normal: bool,
     pub reason: &'static str,
     pub message: String,
+    /// The container it is about, if one.
+    pub container: Option<String>,
 }
 
 fn normal(reason: &'static str, message: String) -> Happened {
-    Happened { normal: true, reason, message }
+    Happened { normal: true, reason, message, container: None }
 }
 
 fn warning(reason: &'static str, message: String) -> Happened {
-    Happened { normal: false, reason, message }
+    Happened { normal: false, reason, message, container: None }
 }
 
 /// Does it, and says how it ended and what to tell.
@@ -101,6 +106,9 @@ pub async fn perform(host: &Host, task: &Task) -> (Effect, Vec<Happened>) {
         }
         Action::GiveUpObject => give_up(host, task).await,
     };
+    if let Subject::Container(name) = task.action.subject() {
+        told.iter_mut().for_each(|it| it.container = Some(name.clone()));
+    }
     (effect, told)
 }
 
@@ -175,7 +183,15 @@ async fn fetch(host: &Host, pod: &Pod, wanted: &Wanted) -> Result<Fetched, Strin
         }
     }
     for token in &wanted.tokens {
-        let jwt = request_token(host, pod, token).await?;
+        let (uid, now) = (&pod.metadata.uid, host.env.monotonic());
+        let jwt = match host.tokens.get(uid, token, now) {
+            Some(jwt) => jwt,
+            None => {
+                let jwt = request_token(host, pod, token).await?;
+                host.tokens.put(uid, token, jwt.clone(), now);
+                jwt
+            }
+        };
         out.tokens.insert(token.clone(), jwt);
     }
     Ok(out)
@@ -436,7 +452,13 @@ async fn start(
         }
     }
     told.push(normal("Created", format!("Created container: {name}")));
-    if let Err(error) = host.driver.start_container(&spec.id).await {
+    let started = host.driver.start_container(&spec.id).await;
+    if let Err(error @ DriverError::Start { .. }) = &started {
+        // The run has ended before it began; the driver's status says so and the back-off counts it.
+        told.push(warning("Failed", format!("Error: {}", chain(error))));
+        return Effect::ContainerStarted { container: name.to_owned() };
+    }
+    if let Err(error) = started {
         let message = chain(&error);
         told.push(warning("Failed", format!("Error: {message}")));
         return refused("RunContainerError", message);

@@ -8,11 +8,13 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
+use kactor_drivers::spec::ContainerId;
 use kactor_protocol::node::{ApiReply, CallApi};
 use kactor_volumes::content::Files;
 use kactor_volumes::plan::Volume;
 
-use crate::spec::Pod;
+use crate::probes::ProbeOutcome;
+use crate::spec::{Container, Pod, Probe};
 
 /// The control plane did not answer; the request may or may not have been carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -89,4 +91,17 @@ pub trait VolumeHost: Send + Sync {
     ) -> Result<PathBuf, VolumeFailure>;
     /// The first `bytes_max` bytes of such a file; empty if there is none.
     async fn read_file(&self, pod_uid: &str, name: &str, bytes_max: usize) -> Vec<u8>;
+}
+
+/// Asks a container whether it is well.
+#[async_trait]
+pub trait Prober: Send + Sync {
+    /// Runs the probe once, within its timeout. `address` is the pod's.
+    async fn probe(
+        &self,
+        id: &ContainerId,
+        container: &Container,
+        probe: &Probe,
+        address: Option<&str>,
+    ) -> ProbeOutcome;
 }
