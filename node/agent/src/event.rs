@@ -42,7 +42,14 @@ pub enum Send {
 
 impl EventLog {
     /// Takes a sentence down. `name_suffix` makes a new Event's name unique.
-    pub fn say(&mut self, pod: &Pod, node: &str, it: &Happened, now: Timestamp, name_suffix: u64) -> Send {
+    pub fn say(
+        &mut self,
+        pod: &Pod,
+        node: &str,
+        it: &Happened,
+        now: Timestamp,
+        name_suffix: u64,
+    ) -> Send {
         let key = (it.reason, it.message.clone());
         if let Some(said) = self.said.get_mut(&key) {
             said.count += 1;
@@ -54,7 +61,8 @@ impl EventLog {
             return Send::Patch(said.name.clone(), patch);
         }
         if self.said.len() >= REMEMBERED_MAX {
-            let oldest = self.said.iter().min_by_key(|(_, it)| it.first).map(|(key, _)| key.clone());
+            let oldest =
+                self.said.iter().min_by_key(|(_, it)| it.first).map(|(key, _)| key.clone());
             oldest.and_then(|it| self.said.remove(&it));
         }
         let name = format!("{}.{name_suffix:016x}", pod.metadata.name);
@@ -95,11 +103,19 @@ mod tests {
     use super::*;
 
     fn pod() -> Pod {
-        crate::spec::parse(br#"{"metadata":{"name":"web","namespace":"d","uid":"u"},"spec":{"containers":[]}}"#).unwrap()
+        crate::spec::parse(
+            br#"{"metadata":{"name":"web","namespace":"d","uid":"u"},"spec":{"containers":[]}}"#,
+        )
+        .unwrap()
     }
 
     fn happened(message: &str) -> Happened {
-        Happened { normal: false, reason: "BackOff", message: message.to_owned(), container: Some("a".to_owned()) }
+        Happened {
+            normal: false,
+            reason: "BackOff",
+            message: message.to_owned(),
+            container: Some("a".to_owned()),
+        }
     }
 
     #[test]

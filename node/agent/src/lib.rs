@@ -2,6 +2,8 @@
 //!
 //! Pure parts first (`spec`, `machine`, `probes`, `environment`, `status`); the shells are `*_actor.rs`.
 
+pub mod admission;
+pub mod agent_actor;
 pub mod container_spec;
 pub mod downward;
 pub mod effect;
@@ -9,6 +11,7 @@ pub mod environment;
 pub mod event;
 pub mod logs;
 pub mod machine;
+pub mod node_object;
 pub mod observe;
 pub mod perform;
 pub mod pod_actor;

@@ -94,7 +94,12 @@ enum Look {
 }
 
 impl PodActor {
-    pub fn new(host: Host, system: ActorSystem, agent: Recipient<PodEnded>, wanted: PodWanted) -> Self {
+    pub fn new(
+        host: Host,
+        system: ActorSystem,
+        agent: Recipient<PodEnded>,
+        wanted: PodWanted,
+    ) -> Self {
         Self {
             host,
             system,
@@ -127,10 +132,17 @@ impl PodActor {
         let ended = std::mem::take(&mut self.ended);
         let (host, seen) = (self.host.clone(), self.seen.clone());
         let look = async move { look_at(&host, &pod, &seen).await };
-        ctx.spawn(look.into_actor(self).map(move |seen, actor, ctx| actor.looked(ended, seen, ctx)));
+        ctx.spawn(
+            look.into_actor(self).map(move |seen, actor, ctx| actor.looked(ended, seen, ctx)),
+        );
     }
 
-    fn looked(&mut self, ended: Vec<Effect>, looked: Result<Looked, DriverError>, ctx: &mut Context<Self>) {
+    fn looked(
+        &mut self,
+        ended: Vec<Effect>,
+        looked: Result<Looked, DriverError>,
+        ctx: &mut Context<Self>,
+    ) {
         let again = std::mem::replace(&mut self.look, Look::Idle) == Look::WantedAgain;
         let Some(pod) = self.pod() else { return };
         match looked {
@@ -158,11 +170,14 @@ impl PodActor {
     }
 
     fn take_in(&mut self, looked: Looked) {
-        if let (Some(found), Sandbox::Ready { addresses, .. }) = (looked.addresses, &mut self.seen.sandbox) {
+        if let (Some(found), Sandbox::Ready { addresses, .. }) =
+            (looked.addresses, &mut self.seen.sandbox)
+        {
             *addresses = found;
         }
         for (name, message) in looked.last_words {
-            if let Some(Run::Ended(end)) = self.seen.containers.get_mut(&name).map(|it| &mut it.run) {
+            if let Some(Run::Ended(end)) = self.seen.containers.get_mut(&name).map(|it| &mut it.run)
+            {
                 end.message = message;
             }
         }
@@ -181,7 +196,8 @@ impl PodActor {
     fn decide(&mut self, pod: &Arc<Pod>, ctx: &mut Context<Self>) {
         let now = self.host.env.wall();
         if self.seen.doomed.is_none() && is_past_deadline(pod, &self.seen, now) {
-            let message = "Pod was active on the node longer than the specified deadline".to_owned();
+            let message =
+                "Pod was active on the node longer than the specified deadline".to_owned();
             self.seen.doomed = Some(Doom { reason: "DeadlineExceeded".to_owned(), message });
         }
         let next = next(pod, &self.seen, now);
@@ -191,7 +207,8 @@ impl PodActor {
         self.probe(pod, ctx);
         let look_again = next.look_again.map(|it| it.since(now).max(Duration::from_millis(1)));
         let due = self.probes.values().filter_map(|(_, it)| it.next_due()).min();
-        let due = due.map(|it| it.saturating_sub(self.host.env.monotonic()).max(Duration::from_millis(1)));
+        let due = due
+            .map(|it| it.saturating_sub(self.host.env.monotonic()).max(Duration::from_millis(1)));
         self.arm([look_again, due].into_iter().flatten().min(), ctx);
         self.publish(ctx);
     }
@@ -240,7 +257,8 @@ impl PodActor {
 
     fn tell_people(&mut self, pod: &Pod, it: Happened, ctx: &mut Context<Self>) {
         let env = &self.host.env;
-        let said = self.events.say(pod, &self.host.config.node_name, &it, env.wall(), env.random_u64());
+        let said =
+            self.events.say(pod, &self.host.config.node_name, &it, env.wall(), env.random_u64());
         let target = |name: Option<String>| ApiTarget {
             group: String::new(),
             version: "v1".to_owned(),
@@ -266,7 +284,9 @@ impl PodActor {
         let now = self.host.env.monotonic();
         let Some(sandbox) = &self.sandbox else { return self.probes.clear() };
         let address = match &self.seen.sandbox {
-            Sandbox::Ready { addresses, .. } if !pod.spec.host_network => addresses.first().cloned(),
+            Sandbox::Ready { addresses, .. } if !pod.spec.host_network => {
+                addresses.first().cloned()
+            }
             _ => self.host.config.facts.host_addresses.first().cloned(),
         };
         let mut due = Vec::new();
@@ -292,7 +312,9 @@ impl PodActor {
             let of = id.clone();
             let run = async move {
                 match kind.of(&container) {
-                    Some(probe) => host.prober.probe(&id, &container, probe, address.as_deref()).await,
+                    Some(probe) => {
+                        host.prober.probe(&id, &container, probe, address.as_deref()).await
+                    }
                     None => ProbeOutcome::Success,
                 }
             };
@@ -302,7 +324,13 @@ impl PodActor {
         }
     }
 
-    fn probed(&mut self, of: (&str, &ContainerId), kind: ProbeKind, outcome: &ProbeOutcome, ctx: &mut Context<Self>) {
+    fn probed(
+        &mut self,
+        of: (&str, &ContainerId),
+        kind: ProbeKind,
+        outcome: &ProbeOutcome,
+        ctx: &mut Context<Self>,
+    ) {
         let (name, id) = of;
         let Some(pod) = self.pod() else { return };
         let all = pod.spec.init_containers.iter().chain(&pod.spec.containers);
@@ -316,7 +344,11 @@ impl PodActor {
         if let ProbeOutcome::Failure(why) = outcome {
             let message = format!("{} probe failed: {why}", kind.title());
             let container = Some(name.to_owned());
-            self.tell_people(&pod, Happened { normal: false, reason: "Unhealthy", message, container }, ctx);
+            self.tell_people(
+                &pod,
+                Happened { normal: false, reason: "Unhealthy", message, container },
+                ctx,
+            );
         }
         if change == ProbeChange::None {
             return;
@@ -326,7 +358,8 @@ impl PodActor {
             (state.ready, state.startup_passed) = (ready, started);
             if change == ProbeChange::MustRestart {
                 let what = kind.title().to_lowercase();
-                state.must_restart = Some(format!("Container {name} failed {what} probe, will be restarted"));
+                state.must_restart =
+                    Some(format!("Container {name} failed {what} probe, will be restarted"));
             }
         }
         self.decide(&pod, ctx);
@@ -387,7 +420,10 @@ impl PodActor {
         let refresh = async move { mount_all(&host, &pod, &seen).await };
         ctx.spawn(refresh.into_actor(self).map(|result, actor, _| {
             if let (Err(why), Some(pod)) = (result, actor.pod()) {
-                actor.note(&pod, &format!("volumes could not be brought up to date, the old files stay: {why}"));
+                actor.note(
+                    &pod,
+                    &format!("volumes could not be brought up to date, the old files stay: {why}"),
+                );
             }
         }));
     }
@@ -408,7 +444,8 @@ async fn look_at(host: &Host, pod: &Pod, seen: &Observed) -> Result<Looked, Driv
         Err(DriverError::NoSandbox(_)) => None,
         Err(error) => return Err(error),
     };
-    let is_known = matches!(&seen.sandbox, Sandbox::Ready { addresses, .. } if !addresses.is_empty());
+    let is_known =
+        matches!(&seen.sandbox, Sandbox::Ready { addresses, .. } if !addresses.is_empty());
     let addresses = match &sandbox {
         Some(it) if !is_known && !pod.spec.host_network => plumb(host, pod, it).await.ok(),
         _ => None,
@@ -417,15 +454,20 @@ async fn look_at(host: &Host, pod: &Pod, seen: &Observed) -> Result<Looked, Driv
     for container in pod.spec.init_containers.iter().chain(&pod.spec.containers) {
         let before = seen.containers.get(&container.name).map(|it| &it.run);
         let current = sandbox.as_ref().and_then(|it| observe::current(it, &container.name));
-        let status = sandbox.as_ref().and_then(|it| it.containers.iter().find(|it| Some(it.id()) == current.as_ref()));
-        let Some(kactor_drivers::status::ContainerState::Exited { exit_code, .. }) = status.map(|it| &it.state) else {
+        let status = sandbox
+            .as_ref()
+            .and_then(|it| it.containers.iter().find(|it| Some(it.id()) == current.as_ref()));
+        let Some(kactor_drivers::status::ContainerState::Exited { exit_code, .. }) =
+            status.map(|it| &it.state)
+        else {
             continue;
         };
         if matches!(before, Some(Run::Ended(_) | Run::Refused { .. })) {
             continue; // They were read when it ended.
         }
         let name = termination_file(&container.name);
-        let file = host.volumes.read_file(&pod.metadata.uid, &name, TERMINATION_MESSAGE_BYTES_MAX).await;
+        let file =
+            host.volumes.read_file(&pod.metadata.uid, &name, TERMINATION_MESSAGE_BYTES_MAX).await;
         let policy = container.termination_message_policy;
         let message = observe::termination_message(policy, *exit_code, &file, Vec::new);
         if !message.is_empty() {
@@ -497,7 +539,8 @@ impl Handler<Tell<PodWanted>> for PodActor {
 }
 
 /// Kinds of conditions that this actor writes.
-const OWN_CONDITIONS: [&str; 4] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady"];
+const OWN_CONDITIONS: [&str; 4] =
+    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady"];
 
 fn merge_foreign_conditions(published: &mut Value, theirs: &Value) {
     let is_own = |it: &Value| it["type"].as_str().is_some_and(|it| OWN_CONDITIONS.contains(&it));

@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use kactor_drivers::spec::ContainerId;
-use kactor_protocol::node::{ApiReply, CallApi};
+use kactor_protocol::node::{ApiReply, CallApi, Feed};
 use kactor_volumes::content::Files;
 use kactor_volumes::plan::Volume;
+use serde_json::Value;
 
 use crate::probes::ProbeOutcome;
 use crate::spec::{Container, Pod, Probe};
@@ -104,4 +105,14 @@ pub trait Prober: Send + Sync {
         probe: &Probe,
         address: Option<&str>,
     ) -> ProbeOutcome;
+}
+
+/// The services, endpoints and nodes that the host's proxy, DNS and routes are made of.
+pub trait NetworkFeed: Send + Sync {
+    /// The node was given this pod CIDR. `Err` says why the pod network cannot be set up.
+    fn configure(&self, pod_cidr: &str) -> Result<(), String>;
+    /// An object of the feed has this state now; `None` when it is gone.
+    fn changed(&self, feed: Feed, namespace: &str, name: &str, object: Option<&Value>);
+    /// Everything that exists has been named; what was not is gone.
+    fn complete(&self, feed: Feed);
 }
