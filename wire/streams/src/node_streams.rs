@@ -194,7 +194,10 @@ pub enum StreamError {
 
 /// Opens byte streams to the containers of a node. Each future ends with the opened stream, or says why not.
 pub trait NodeStreams: Send + Sync {
-    fn open_exec(&self, request: ExecRequest) -> BoxFuture<'_, Result<ContainerStreams, StreamError>>;
+    fn open_exec(
+        &self,
+        request: ExecRequest,
+    ) -> BoxFuture<'_, Result<ContainerStreams, StreamError>>;
 
     fn open_attach(
         &self,
