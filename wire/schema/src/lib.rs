@@ -6,6 +6,7 @@
 
 pub mod check;
 pub mod decode;
+pub mod documents;
 pub mod managed;
 pub mod patch;
 pub mod schema;

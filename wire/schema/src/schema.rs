@@ -6,6 +6,8 @@
 
 mod facts;
 
+pub(crate) use facts::FACTS;
+
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
@@ -237,6 +239,16 @@ impl<'a> Node<'a> {
         match self.shape() {
             Shape::List(list) => Some(list),
             _ => None,
+        }
+    }
+
+    /// The definition that this node is a use of.
+    pub(crate) fn definition(self) -> Option<&'a Definition> {
+        let definitions = &self.table.definitions;
+        match &self.table.rows[self.index as usize] {
+            Row::Struct { definition, .. } => Some(&definitions[*definition as usize]),
+            // Definitions' own nodes come first in the table, in the definitions' order.
+            _ => definitions.get(self.index as usize),
         }
     }
 

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::io::Read;
 
-const FACTS: &[u8] = include_bytes!("../../data/facts.json.deflate");
+pub(crate) const FACTS: &[u8] = include_bytes!("../../data/facts.json.deflate");
 
 #[derive(Deserialize)]
 struct File {
