@@ -4,6 +4,8 @@
 //! order: decode, strict check, defaults and preparation (kactor-objects `writes`), admission, checks, escalation,
 //! managedFields, and the transaction. A write that would change nothing writes nothing and answers what stands.
 
+use std::sync::{Mutex, PoisonError};
+
 use kactor_objects::registry::{Access, Kind, PutOfAbsent, PutWithoutRevision, Subresource};
 use kactor_objects::status::Status;
 use kactor_objects::writes::{self, Birth};
@@ -94,7 +96,8 @@ impl Api {
         let patch = fields::decode_patch(request, patch_type, (group, version, body_kind))?;
         let uid = Uid::from(self.env().random_uuid());
         let mut warnings = patch.warnings.clone();
-        let noted = std::cell::RefCell::new(Vec::new());
+        // A lock, not a cell: the request's future moves between threads.
+        let noted = Mutex::new(Vec::new());
         let decide = || {
             let key = self.key_of(request, kind)?;
             let Some(current) = self.store().get(&key) else {
@@ -106,13 +109,13 @@ impl Api {
             let make = |old: &Value| {
                 let base = writing.shown(old);
                 let (patched, told) = patch.apply_to(&base, request, writing.body_kind())?;
-                *noted.borrow_mut() = told;
+                *noted.lock().unwrap_or_else(PoisonError::into_inner) = told;
                 Ok(patched)
             };
             writing.decide_update(&current, make, author)
         };
         let commit = self.commit(request, kind, decide).await?;
-        warnings.extend(noted.into_inner());
+        warnings.extend(noted.into_inner().unwrap_or_else(PoisonError::into_inner));
         Ok(writing.answer(commit, warnings))
     }
 }
