@@ -1,1 +1,36 @@
-//! The Kubernetes REST API over HTTPS.
+//! The Kubernetes REST API over HTTPS: connections, who asks, what a path names, and HTTP around kactor-api.
+//!
+//! `listener` owns sockets and TLS, `gateway` the way of one request, `resources` the verbs; `route`, `query`,
+//! `options` and `negotiate` are pure and tested by tables. Nothing here knows a kind or writes state: that is
+//! kactor-api's. rustls stands only in `listener` and `tls`.
+
+mod authn;
+mod containers;
+pub mod discovery;
+mod documents;
+mod gateway;
+pub mod health;
+mod in_flight;
+mod insight;
+pub mod kubeconfig;
+mod listener;
+mod logs;
+mod metrics;
+pub mod negotiate;
+pub mod options;
+pub mod pki;
+pub mod query;
+mod reply;
+mod resources;
+pub mod route;
+pub mod tls;
+mod upgrade;
+pub mod version;
+
+pub use gateway::{BODY_BYTES_MAX, Gateway, GatewayConfig};
+pub use health::{Asked as CheckAsked, Check};
+pub use in_flight::Limits;
+pub use insight::InsightSource;
+pub use listener::{Connection, ListenError, Listener, Serve};
+pub use pki::{Identity, Pki, PkiError, ServingNames, Subject};
+pub use reply::ReplyBody;
