@@ -16,8 +16,10 @@ use kactor_protocol::time::Timestamp;
 mod disk;
 mod machine;
 mod processes;
+mod tasks;
 
 pub use machine::Machine;
+pub use tasks::{TaskSink, TooManyTasks};
 
 /// A future that may be sent to another thread.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send + 'static>>;

@@ -13,10 +13,10 @@ use std::time::Duration;
 use actix::{Actor, Context, Handler};
 use kactor_protocol::frame::Refusal;
 use kactor_protocol::message::Overload;
-use kactor_protocol::{Deadline, LetterId};
+use kactor_protocol::{Deadline, HostId, LetterId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
 
-use crate::letter::{Ask, Letter, Reply, Tell, Trail};
+use crate::letter::{Ask, Letter, Origin, Reply, Tell, Trail};
 
 /// A letter with its address label; how it is handled is inside.
 pub(crate) struct Envelope<A: Actor> {
@@ -25,9 +25,12 @@ pub(crate) struct Envelope<A: Actor> {
     /// `None` for tells.
     pub deadline: Option<Deadline>,
     pub queued_at: Duration,
-    pub coalesce: Option<u64>,
+    pub coalesce: Option<CoalesceKey>,
     pub contents: Box<dyn Contents<A>>,
 }
+
+/// Which letters replace each other: of one name and key, and from one host, so that no host's wake-up swallows another's.
+pub(crate) type CoalesceKey = (&'static str, u64, Option<HostId>);
 
 /// The part of an envelope that knows its letter's type.
 pub(crate) trait Contents<A: Actor>: Send {
@@ -125,7 +128,7 @@ struct Queue<A: Actor> {
     /// How many letters were taken out: letter n stands at index n - taken.
     taken: u64,
     /// Where the waiting letter of a name and key stands.
-    coalescing: BTreeMap<(&'static str, u64), u64>,
+    coalescing: BTreeMap<CoalesceKey, u64>,
     control: VecDeque<Control>,
     closed: bool,
     waker: Option<Waker>,
@@ -182,11 +185,9 @@ impl<A: Actor> Mailbox<A> {
 
     /// Replaces an equal letter that waits. Gives the letter back when there is none.
     pub(crate) fn absorb(&self, mut envelope: Envelope<A>) -> Option<Envelope<A>> {
-        let Some(key) = envelope.coalesce else { return Some(envelope) };
+        let Some(key) = &envelope.coalesce else { return Some(envelope) };
         let mut queue = self.locked();
-        let Some(at) = queue.coalescing.get(&(envelope.name, key)).copied() else {
-            return Some(envelope);
-        };
+        let Some(at) = queue.coalescing.get(key).copied() else { return Some(envelope) };
         let index = usize::try_from(at - queue.taken).expect("the queue is bounded");
         let (waiting, _) = &mut queue.letters[index];
         waiting.contents.take_over(envelope.contents.as_any());
@@ -201,8 +202,8 @@ impl<A: Actor> Mailbox<A> {
             return Err(Box::new(envelope));
         }
         let at = queue.taken + queue.letters.len() as u64;
-        if let Some(key) = envelope.coalesce {
-            queue.coalescing.insert((envelope.name, key), at);
+        if let Some(key) = &envelope.coalesce {
+            queue.coalescing.insert(key.clone(), at);
         }
         queue.letters.push_back((envelope, Some(room)));
         assert!(queue.letters.len() <= self.len_max as usize, "room is what bounds the queue");
@@ -236,10 +237,10 @@ impl<A: Actor> Mailbox<A> {
         };
         let at = queue.taken;
         queue.taken += 1;
-        if let Some(key) = envelope.coalesce
-            && queue.coalescing.get(&(envelope.name, key)) == Some(&at)
+        if let Some(key) = &envelope.coalesce
+            && queue.coalescing.get(key) == Some(&at)
         {
-            queue.coalescing.remove(&(envelope.name, key));
+            queue.coalescing.remove(key);
         }
         drop(queue);
         drop(room); // Outside the lock: it may wake a sender that takes the lock at once.
@@ -277,7 +278,12 @@ where
     A: Actor<Context = Context<A>> + Handler<Tell<M>>,
     M: Letter,
 {
-    let coalesce = (M::OVERLOAD == Overload::Coalesce).then(|| body.coalesce_key());
+    let host = || match &trail.from {
+        Origin::Local(_) => None,
+        Origin::Peer { host, .. } => Some(host.clone()),
+    };
+    let coalesces = M::OVERLOAD == Overload::Coalesce;
+    let coalesce = coalesces.then(|| (M::NAME, body.coalesce_key(), host()));
     let contents = Box::new(Told(Some(body)));
     Envelope { trail, name: M::NAME, deadline: None, queued_at: now, coalesce, contents }
 }
@@ -305,3 +311,6 @@ where
 
 /// Letter ids start at 1; 0 is "none".
 pub(crate) const FIRST_LETTER: LetterId = LetterId(1);
+
+#[cfg(test)]
+mod tests;

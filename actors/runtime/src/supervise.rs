@@ -95,13 +95,11 @@ impl Child {
 
 /// Runs the actor of `cell` through all its lives.
 pub(crate) async fn supervise<A: Inspect>(
-    system: ActorSystem,
-    cell: Arc<Cell<A>>,
+    mut last_rites: LastRites<A>,
     restart: Restart,
     make: impl Fn() -> A,
 ) {
-    let mut last_rites =
-        LastRites { system: system.clone(), cell: cell.clone(), reason: DownReason::Aborted };
+    let (system, cell) = (last_rites.system.clone(), last_rites.cell.clone());
     let mut failures = VecDeque::new();
     last_rites.reason = loop {
         let error = match live_once(&cell, &make).await {
@@ -132,6 +130,8 @@ pub(crate) async fn supervise<A: Inspect>(
 
 async fn live_once<A: Inspect>(cell: &Arc<Cell<A>>, make: &impl Fn() -> A) -> End {
     cell.vitals.signs().status = ActorStatus::Starting;
+    // Children of an earlier life are gone by now; what one of them escalated was about that life.
+    *cell.signals.escalated.lock().unwrap_or_else(PoisonError::into_inner) = None;
     let actor = match catch_unwind(AssertUnwindSafe(make)) {
         Ok(actor) => actor,
         Err(panic) => return End::Failed(panic_text(&*panic)),
@@ -183,11 +183,17 @@ async fn pause<A: Inspect>(cell: &Cell<A>, time: Duration) -> bool {
     }
 }
 
-/// However an actor ends, aborted included: nobody waits for it in vain.
-struct LastRites<A: Inspect> {
+/// However an actor ends, aborted or never begun included: nobody waits for it in vain.
+pub(crate) struct LastRites<A: Inspect> {
     system: ActorSystem,
     cell: Arc<Cell<A>>,
     reason: DownReason,
+}
+
+impl<A: Inspect> LastRites<A> {
+    pub(crate) fn new(system: ActorSystem, cell: Arc<Cell<A>>) -> Self {
+        Self { system, cell, reason: DownReason::Aborted }
+    }
 }
 
 impl<A: Inspect> Drop for LastRites<A> {

@@ -21,7 +21,7 @@ use crate::letter::{Letter, Origin, Trail, current, current_trace};
 use crate::mailbox::{FIRST_LETTER, Mailbox};
 use crate::recorder::{DeadLetters, Note, Notes};
 use crate::remote::Transport;
-use crate::supervise::{Child, supervise};
+use crate::supervise::{Child, LastRites, supervise};
 
 /// Most watches on one actor and on one peer.
 pub const WATCHES_MAX: usize = 64;
@@ -221,8 +221,8 @@ impl ActorSystem {
             registry.actors.insert(name, cell.clone());
         }
         let task = self.0.env.spawner.spawn_on(child.lane, {
-            let (system, cell) = (self.clone(), cell.clone());
-            Box::new(move || Box::pin(supervise(system, cell, child.restart, make)))
+            let last_rites = LastRites::new(self.clone(), cell.clone());
+            Box::new(move || Box::pin(supervise(last_rites, child.restart, make)))
         });
         *cell.signals.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
         Ok(ActorRef::local(self.clone(), cell))
