@@ -63,8 +63,11 @@ impl Handler<Ask<Step>> for Shaky {
 const SENDERS: u64 = 3;
 const STEPS: u64 = 40;
 
-/// What each ask ended with, in order; and what the actor took.
-fn run(seed: u64) -> (Vec<Vec<Result<u64, Refusal>>>, Vec<(u64, u64)>, u32) {
+/// What a sender's asks ended with, in order.
+type Outcomes = Vec<Result<u64, Refusal>>;
+
+/// Each sender's outcomes, what the actor took, and its restarts.
+fn run(seed: u64) -> (Vec<Outcomes>, Vec<(u64, u64)>, u32) {
     World::run(seed, |world| async move {
         let host = world.host("n1");
         let env = host.env().clone();

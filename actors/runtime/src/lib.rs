@@ -13,13 +13,14 @@ mod recorder;
 mod remote;
 mod supervise;
 mod system;
+pub mod window;
 
 pub use actor_ref::{ActorRef, Asker, Recipient, TELL_WAIT_MAX, Undelivered};
 pub use cell::Inspect;
 pub use letter::{Ask, Letter, Origin, Reply, Tell, Trail, Wire, current_trace, remark};
 pub use recorder::{DEAD_LETTERS_MAX, NOTES_MAX, NOTES_PER_KEY_MAX, Note, Notes};
 pub use remote::Transport;
-pub use supervise::{Child, Exhausted, Restart};
+pub use supervise::{Child, Exhausted, Restart, StepPanicked};
 pub use system::{
     ActorDown, ActorSystem, Delivery, DownReason, PeerDown, StartError, TooManyWatches, traced,
 };

@@ -16,6 +16,7 @@ use kactor_protocol::insight::ActorStatus;
 
 use crate::cell::{Cell, End, Entry, Inspect, Running, panic_text};
 use crate::env::Lane;
+use crate::letter::current;
 use crate::system::{ActorSystem, DownReason};
 
 /// Letters of the failed life that go to the log.
@@ -180,6 +181,30 @@ async fn pause<A: Inspect>(cell: &Cell<A>, time: Duration) -> bool {
         biased;
         () = stopped => false,
         () = cell.env.sleep(time) => true,
+    }
+}
+
+/// A step of an actor's core panicked; the actor itself goes on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the step panicked: {text}")]
+pub struct StepPanicked {
+    pub text: String,
+}
+
+impl ActorSystem {
+    /// Runs one step of a core, such as the reconcile of one object, so that its panic costs that object a retry and
+    /// never the actor. `inspect` shows it as the actor's last error. What the step half changed must be thrown away by
+    /// the caller (the key's memory), never used again.
+    pub fn step<T>(&self, step: impl FnOnce() -> T) -> Result<T, StepPanicked> {
+        catch_unwind(AssertUnwindSafe(step)).map_err(|panic| {
+            let text = panic_text(&*panic);
+            let actor = current().and_then(|it| it.actor);
+            tracing::error!(actor = actor.as_ref().map(|it| it.as_str()), text, "a step panicked");
+            if let Some(entry) = actor.and_then(|it| self.entry(&it)) {
+                entry.vitals().signs().last_error = Some(text.clone());
+            }
+            StepPanicked { text }
+        })
     }
 }
 

@@ -63,6 +63,8 @@ letters! {
     Length { } => usize, Wait;
     /// Drops the reply token.
     Ignore { } => (), Wait;
+    /// Panics in a step of its core, answers what the step came to.
+    Step { } => Result<(), kactor_runtime::StepPanicked>, Wait;
     /// Keeps the reply token and never uses it.
     Keep { } => (), Wait;
 }
@@ -85,6 +87,15 @@ impl Outside {
 
     pub fn write(&self, line: impl Into<String>) {
         self.journal.lock().unwrap().push(line.into());
+    }
+}
+
+impl Handler<Ask<Step>> for Probe {
+    type Result = ();
+
+    fn handle(&mut self, ask: Ask<Step>, _: &mut Context<Self>) {
+        let system = self.child.as_ref().map(|it| it.2.clone()).unwrap();
+        ask.reply.reply(system.step(|| panic!("on purpose")));
     }
 }
 

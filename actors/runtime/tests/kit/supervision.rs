@@ -56,6 +56,33 @@ fn restarts_are_limited_then_it_gives_up_and_watchers_hear_why() {
 }
 
 #[test]
+fn a_panic_in_a_step_of_the_core_is_an_error_and_the_actor_goes_on() {
+    block_on(async |system| {
+        let (outside, other) = (Outside::new(), Outside::new());
+        let actor = system
+            .start(Child::new("probe", Lane::Control), {
+                let (system, outside) = (system.clone(), outside.clone());
+                let child = Child::new("child", Lane::Control).under("probe");
+                move || {
+                    let probe = Probe::new(outside.clone());
+                    probe.with_child(child.clone(), other.clone(), system.clone())
+                }
+            })
+            .unwrap();
+        let stepped = actor.ask(Step {}, system.deadline(PATIENCE)).await.unwrap();
+        assert_eq!(stepped.unwrap_err().text, "on purpose");
+        assert_eq!(actor.ask(Length {}, system.deadline(PATIENCE)).await, Ok(1), "the same life");
+        let InsightReply::Inspect { report } =
+            system.insight(Insight::Inspect { actor: name("probe") }).await
+        else {
+            panic!("another answer")
+        };
+        assert_eq!(report.row.last_error.as_deref(), Some("on purpose"));
+        assert_eq!(report.row.restarts, 0);
+    });
+}
+
+#[test]
 fn the_pause_doubles_up_to_its_bound() {
     let restart = Restart {
         backoff_min: Duration::from_millis(100),
