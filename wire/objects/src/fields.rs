@@ -5,6 +5,7 @@
 
 use serde_json::Value;
 
+use crate::field_error::quote;
 use crate::registry::Kind;
 use crate::status::Status;
 use crate::tree;
@@ -120,7 +121,15 @@ fn field(kind: &Kind, label: &str) -> Result<SelectableField, Status> {
         .chain(kind.fields)
         .find(|it| it.label == label)
         .copied()
-        .ok_or_else(|| Status::bad_request(format!("field label not supported: {label}")))
+        .ok_or_else(|| {
+            Status::bad_request(match kind.fields {
+                [] => format!(
+                    "{} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
+                    quote(label)
+                ),
+                _ => format!("field label not supported: {label}"),
+            })
+        })
 }
 
 /// Splits at commas that no backslash escapes.

@@ -1,8 +1,8 @@
 //! Resource quantities: `100m`, `1.5Gi`, `12e6`; parsed, compared, added and printed in canonical form.
 //!
 //! A quantity is a whole number of nanos (10^-9) in an `i128` and the suffix family it was written in. Upstream
-//! (apimachinery, api/resource) falls back to big decimals; here values are capped at 2^63-1 units instead, the
-//! cap that upstream documents. Finer fractions than nano round away from zero, as there: who asks for
+//! (apimachinery, api/resource) falls back to big decimals; here amounts are capped instead, at 10^28 units and
+//! binary ones at 2^63-1 as upstream does. Finer fractions than nano round away from zero, as there: who asks for
 //! something gets something. The canonical form has no fraction, the largest suffix that keeps it whole.
 
 use std::cmp::Ordering;
@@ -10,7 +10,10 @@ use std::fmt;
 use std::str::FromStr;
 
 const NANOS: i128 = 1_000_000_000;
-const NANOS_MAX: i128 = i64::MAX as i128 * NANOS;
+/// The cap: 10^28 units, which leaves room for a sum of two in an `i128`.
+const NANOS_MAX: i128 = 10_i128.pow(37);
+/// Binary quantities are capped at 2^63-1 units, as upstream caps them.
+const BINARY_NANOS_MAX: i128 = i64::MAX as i128 * NANOS;
 
 /// Longest text that is parsed: sign, 100 digits and a suffix are far more than any real quantity has.
 const QUANTITY_BYTES_MAX: usize = 128;
@@ -107,7 +110,8 @@ impl Quantity {
 
     fn print_decimal(self, f: &mut fmt::Formatter<'_>, format: Format) -> fmt::Result {
         let (mut number, mut exponent) = (self.nanos, -9);
-        while number % 1000 == 0 && exponent < 18 {
+        let exponent_max = if format == Format::DecimalExponent { 27 } else { 18 };
+        while number % 1000 == 0 && exponent < exponent_max {
             number /= 1000;
             exponent += 3;
         }
@@ -270,7 +274,7 @@ fn binary_nanos(whole: &str, fraction: &str, exponent: i32) -> i128 {
     if beyond {
         nanos += 1;
     }
-    units_nanos.saturating_add(nanos).min(NANOS_MAX)
+    units_nanos.saturating_add(nanos).min(BINARY_NANOS_MAX)
 }
 
 /// Rounds away from zero.

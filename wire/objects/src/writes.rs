@@ -202,11 +202,18 @@ pub(crate) fn bump_generation(new: &mut Value, old: &Value, changed: bool) {
     }
 }
 
-/// Makes `new` the old object but for `status`, `managedFields` and the revision: how `status` is written.
+/// How `status` is written: `new` keeps its status, labels, annotations and finalizers, as upstream's status
+/// strategies let pass; everything else is the old object's.
 pub(crate) fn only_status(new: &mut Value, old: &Value) {
     let mut kept = old.clone();
-    tree::copy(&mut kept, new, "status");
-    for field in ["metadata.managedFields", "metadata.resourceVersion"] {
+    for field in [
+        "status",
+        "metadata.labels",
+        "metadata.annotations",
+        "metadata.finalizers",
+        "metadata.managedFields",
+        "metadata.resourceVersion",
+    ] {
         tree::copy(&mut kept, new, field);
     }
     *new = kept;

@@ -38,8 +38,13 @@ pub const STRATEGY: Strategy = Strategy {
     ..Strategy::PLAIN
 };
 
-pub const STATUS: SubresourceStrategy =
-    SubresourceStrategy { prepare: writes::only_status, validate: |new, _| validate_status(new) };
+pub const STATUS: SubresourceStrategy = SubresourceStrategy {
+    prepare: |new, old| {
+        writes::only_status(new, old);
+        tree::copy(new, old, "metadata.labels");
+    },
+    validate: |new, _| validate_status(new),
+};
 
 pub const PRINTER: Printer = Printer {
     columns: &[

@@ -6,13 +6,12 @@
 use kactor_protocol::Timestamp;
 use serde_json::{Value, json};
 
-use crate::ages;
 use crate::field_error::{FieldError, Path};
 use crate::fields::SelectableField;
 use crate::meta;
 use crate::names;
 use crate::registry::{PutOfAbsent, Strategy};
-use crate::table::{Column, Printer};
+use crate::table::{self, Column, Printer};
 use crate::tree;
 
 const NOTE_BYTES_MAX: usize = 1024;
@@ -99,34 +98,31 @@ pub const EVENTS_V1_PRINTER: Printer =
     Printer { columns: COLUMNS, cells: |event, now| cells(&to_core_v1(event), now) };
 
 fn cells(event: &Value, now: Timestamp) -> Vec<Value> {
-    let seen = |paths: &[&str]| paths.iter().find_map(|it| meta::time(event, it));
-    let ago = |then: Option<Timestamp>| match then {
-        Some(then) => ages::human(now.since(then)),
-        None => "<unknown>".to_owned(),
+    let seen = |paths: &[&str]| {
+        let then = paths.iter().find_map(|it| meta::time(event, it));
+        table::since(then, now)
     };
-    let first = ago(seen(&["firstTimestamp", "eventTime"]));
-    let mut last =
-        ago(seen(&["series.lastObservedTime", "lastTimestamp", "firstTimestamp", "eventTime"]));
-    let mut count = tree::integer(event, "count").unwrap_or(0);
-    if let Some(series) = tree::integer(event, "series.count") {
-        count = series;
-        last = format!("{last} (x{series} over {first})");
-    } else if count > 1 {
-        last = format!("{last} (x{count} over {first})");
-    } else if count == 0 {
-        count = 1;
-    }
+    let first = seen(&["firstTimestamp", "eventTime"]);
+    let (last, count) = match tree::at(event, "series") {
+        Value::Null => (
+            seen(&["lastTimestamp", "firstTimestamp", "eventTime"]),
+            tree::integer(event, "count").unwrap_or(0).max(1),
+        ),
+        series => (seen(&["series.lastObservedTime"]), tree::integer(series, "count").unwrap_or(0)),
+    };
     let involved = tree::at(event, "involvedObject");
     let target = match tree::text(involved, "name") {
         "" => tree::text(involved, "kind").to_lowercase(),
         name => format!("{}/{name}", tree::text(involved, "kind").to_lowercase()),
     };
-    let (component, host) = match tree::text(event, "source.component") {
-        "" => (tree::text(event, "reportingComponent"), tree::text(event, "reportingInstance")),
-        it => (it, tree::text(event, "source.host")),
+    let first_of = |paths: [&str; 2]| match tree::text(event, paths[0]) {
+        "" => tree::text(event, paths[1]).to_owned(),
+        it => it.to_owned(),
     };
-    let source = match host {
-        "" => component.to_owned(),
+    let component = first_of(["source.component", "reportingComponent"]);
+    let host = first_of(["source.host", "reportingInstance"]);
+    let source = match host.as_str() {
+        "" => component,
         host => format!("{component}, {host}"),
     };
     vec![

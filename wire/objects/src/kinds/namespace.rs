@@ -76,16 +76,9 @@ pub const STATUS: SubresourceStrategy = SubresourceStrategy {
     },
 };
 
-/// Writes `spec.finalizers` and nothing else.
+/// Writes `spec.finalizers`, which nothing else may, and leaves the status.
 pub const FINALIZE: SubresourceStrategy = SubresourceStrategy {
-    prepare: |new, old| {
-        let mut kept = old.clone();
-        tree::copy(&mut kept, new, "spec.finalizers");
-        for field in ["metadata.managedFields", "metadata.resourceVersion"] {
-            tree::copy(&mut kept, new, field);
-        }
-        *new = kept;
-    },
+    prepare: |new, old| tree::copy(new, old, "status"),
     validate: |new, _: &Value| (STRATEGY.validate)(new),
 };
 

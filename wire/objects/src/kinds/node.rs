@@ -44,16 +44,7 @@ pub const STRATEGY: Strategy = Strategy {
 };
 
 pub const STATUS: SubresourceStrategy = SubresourceStrategy {
-    prepare: |new, old| {
-        // An agent keeps its labels and annotations up to date with its status.
-        let metadata = tree::at(new, "metadata").clone();
-        writes::only_status(new, old);
-        for field in ["labels", "annotations"] {
-            if let Some(value) = metadata.get(field) {
-                tree::put(new, &format!("metadata.{field}"), value.clone());
-            }
-        }
-    },
+    prepare: writes::only_status,
     validate: |new, _| validate_resources(new),
 };
 

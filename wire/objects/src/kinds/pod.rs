@@ -105,7 +105,7 @@ pub fn grace_period_seconds(pod: &Value, asked: Option<i64>) -> i64 {
     let ended = matches!(tree::text(pod, "status.phase"), "Failed" | "Succeeded");
     match asked.unwrap_or(own) {
         _ if unbound || ended => 0,
-        seconds @ ..0 => seconds.abs().min(1),
+        ..0 => 1,
         seconds => seconds,
     }
 }

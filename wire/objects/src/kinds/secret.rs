@@ -15,16 +15,7 @@ pub const OPAQUE: &str = "Opaque";
 pub const SERVICE_ACCOUNT_TOKEN: &str = "kubernetes.io/service-account-token";
 const SERVICE_ACCOUNT_NAME: &str = "kubernetes.io/service-account.name";
 
-pub const STRATEGY: Strategy = Strategy {
-    default,
-    prepare_update: |new, old| {
-        // Upstream defaults the type of an update to Opaque; a forgotten type then meets the immutability check.
-        tree::fill(new, "type", tree::text(old, "type"));
-    },
-    validate,
-    validate_update,
-    ..Strategy::PLAIN
-};
+pub const STRATEGY: Strategy = Strategy { default, validate, validate_update, ..Strategy::PLAIN };
 
 pub const PRINTER: Printer = Printer {
     columns: &[

@@ -93,7 +93,7 @@ pub fn immutable(new: &Value, old: &Value, at: &str, path: &Path) -> Option<Fiel
 /// The base of a generated name may end in a dash, which the suffix follows: show the check a letter there.
 fn masked(base: &str) -> String {
     match base.strip_suffix('-') {
-        Some(rest) if rest.is_empty() => "a".to_owned(),
+        Some("") => "a".to_owned(),
         Some(rest) => format!("{rest}a"),
         None => base.to_owned(),
     }

@@ -55,6 +55,14 @@ struct Summary {
     reason: String,
 }
 
+impl Summary {
+    fn add_restarts(&mut self, status: &Value) {
+        self.n_restarts += tree::integer(status, "restartCount").unwrap_or(0);
+        let ended = meta::time(status, "lastState.terminated.finishedAt");
+        self.last_restart = self.last_restart.max(ended);
+    }
+}
+
 /// The STATUS word of a pod, also for `describe`-like output and `why`.
 pub fn status_word(pod: &Value) -> String {
     summarize(pod).reason
@@ -81,6 +89,8 @@ fn summarize(pod: &Value) -> Summary {
     }
     let initializing = add_init_containers(pod, &mut summary);
     if !initializing || is_true(pod, "Initialized") {
+        // From here on only sidecars' restarts count, besides the containers'.
+        forget_init_restarts(pod, &mut summary);
         add_containers(pod, &mut summary);
     }
     if meta::is_terminating(pod) {
@@ -97,25 +107,16 @@ fn summarize(pod: &Value) -> Summary {
 
 /// Counts restarts of init containers; true while one of them still holds the pod back.
 fn add_init_containers(pod: &Value, summary: &mut Summary) -> bool {
-    let specs = tree::list(pod, "spec.initContainers");
-    let spec_of = |name: &str| specs.iter().find(|it| tree::text(it, "name") == name);
-    let mut last_of_sidecars = None;
-    let mut sidecar_restarts = 0;
-    for (at, status) in tree::list(pod, "status.initContainerStatuses").iter().enumerate() {
-        let sidecar = spec_of(tree::text(status, "name")).is_some_and(is_sidecar);
-        let restarts = tree::integer(status, "restartCount").unwrap_or(0);
-        summary.n_restarts += restarts;
-        summary.last_restart = summary.last_restart.max(finished_last(status));
-        if sidecar {
-            sidecar_restarts += restarts;
-            last_of_sidecars = last_of_sidecars.max(finished_last(status));
-        }
+    let n_specs = tree::list(pod, "spec.initContainers").len();
+    let statuses = tree::list(pod, "status.initContainerStatuses");
+    for (at, status) in statuses.iter().enumerate() {
+        summary.add_restarts(status);
         let state = tree::at(status, "state");
         let terminated = tree::at(state, "terminated");
         if !terminated.is_null() && tree::integer(terminated, "exitCode") == Some(0) {
             continue;
         }
-        if sidecar && tree::is_true(status, "started") {
+        if is_status_of_sidecar(pod, status) && tree::is_true(status, "started") {
             summary.n_ready += usize::from(tree::is_true(status, "ready"));
             continue;
         }
@@ -128,21 +129,33 @@ fn add_init_containers(pod: &Value, summary: &mut Summary) -> bool {
         } else if !waiting.is_empty() && waiting != "PodInitializing" {
             format!("Init:{waiting}")
         } else {
-            format!("Init:{at}/{}", specs.len())
+            format!("Init:{at}/{n_specs}")
         };
         return true;
     }
-    // Once initialized only sidecars' restarts count, besides the containers'.
-    summary.n_restarts = sidecar_restarts;
-    summary.last_restart = last_of_sidecars;
     false
+}
+
+fn forget_init_restarts(pod: &Value, summary: &mut Summary) {
+    (summary.n_restarts, summary.last_restart) = (0, None);
+    for status in tree::list(pod, "status.initContainerStatuses") {
+        if is_status_of_sidecar(pod, status) {
+            summary.add_restarts(status);
+        }
+    }
+}
+
+fn is_status_of_sidecar(pod: &Value, status: &Value) -> bool {
+    let name = tree::text(status, "name");
+    tree::list(pod, "spec.initContainers")
+        .iter()
+        .any(|it| tree::text(it, "name") == name && is_sidecar(it))
 }
 
 fn add_containers(pod: &Value, summary: &mut Summary) {
     let mut has_running = false;
     for status in tree::list(pod, "status.containerStatuses").iter().rev() {
-        summary.n_restarts += tree::integer(status, "restartCount").unwrap_or(0);
-        summary.last_restart = summary.last_restart.max(finished_last(status));
+        summary.add_restarts(status);
         let state = tree::at(status, "state");
         let (waiting, terminated) =
             (tree::text(state, "waiting.reason"), tree::at(state, "terminated"));
@@ -171,10 +184,6 @@ fn exit_words(terminated: &Value) -> String {
         0 => format!("ExitCode:{}", tree::integer(terminated, "exitCode").unwrap_or(0)),
         signal => format!("Signal:{signal}"),
     }
-}
-
-fn finished_last(status: &Value) -> Option<Timestamp> {
-    meta::time(status, "lastState.terminated.finishedAt")
 }
 
 fn is_sidecar(container: &Value) -> bool {

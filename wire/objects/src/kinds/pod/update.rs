@@ -133,24 +133,47 @@ pub(super) fn validate_status(new: &Value, old: &Value) -> Vec<FieldError> {
             errors.push(FieldError::invalid(path, nominated, why));
         }
     }
-    if tree::text(new, "spec.restartPolicy") == "Always" {
-        errors.extend(no_resurrection(new, old));
+    for list in ["containerStatuses", "initContainerStatuses"] {
+        errors.extend(no_resurrection(new, old, list));
     }
     errors
 }
 
-/// With restartPolicy Never or OnFailure upstream forbids to un-terminate; Always has nothing to protect.
-fn no_resurrection(new: &Value, old: &Value) -> Vec<FieldError> {
-    let phase = |it: &Value| tree::text(it, "status.phase").to_owned();
-    let ended = matches!(phase(old).as_str(), "Failed" | "Succeeded");
-    match ended && phase(new) != phase(old) {
-        true => vec![FieldError::invalid(
-            Path::new("status.phase"),
-            phase(new),
-            "a pod that ended stays as it ended",
-        )],
-        false => Vec::new(),
+/// A container that ended for good stays ended: Never restarts nothing, OnFailure nothing that succeeded.
+fn no_resurrection(new: &Value, old: &Value, list: &str) -> Vec<FieldError> {
+    let policy = tree::text(old, "spec.restartPolicy");
+    let ended_for_good = |status: &Value| {
+        let ended = tree::at(status, "state.terminated");
+        let failed = tree::integer(ended, "exitCode").unwrap_or(0) != 0;
+        !ended.is_null() && (policy != "OnFailure" || !failed)
+    };
+    if policy == "Always" {
+        return Vec::new();
     }
+    let ended: Vec<&str> = tree::list(tree::at(old, "status"), list)
+        .iter()
+        .filter(|it| ended_for_good(it))
+        .map(|it| tree::text(it, "name"))
+        .collect();
+    let sidecars: Vec<&str> = tree::list(old, "spec.initContainers")
+        .iter()
+        .filter(|it| tree::text(it, "restartPolicy") == "Always")
+        .map(|it| tree::text(it, "name"))
+        .collect();
+    tree::list(tree::at(new, "status"), list)
+        .iter()
+        .enumerate()
+        .filter(|(_, it)| {
+            let name = tree::text(it, "name");
+            ended.contains(&name)
+                && !sidecars.contains(&name)
+                && tree::at(it, "state.terminated").is_null()
+        })
+        .map(|(at, _)| {
+            let path = Path::new("status").child(list).index(at).child("state");
+            FieldError::forbidden(path, "may not be transitioned to non-terminated state")
+        })
+        .collect()
 }
 
 /// Ephemeral containers may be added, and never changed or removed.

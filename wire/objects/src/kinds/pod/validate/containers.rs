@@ -32,7 +32,11 @@ pub(super) fn validate_all(spec: &Value, path: &Path) -> Vec<FieldError> {
             if list == "ephemeralContainers" {
                 errors.extend(only_for_real_containers(container, &path));
             } else {
-                errors.extend(probes::validate(container, list == "containers", &path));
+                let role = match list {
+                    "containers" => probes::Role::Main,
+                    _ => probes::Role::Init,
+                };
+                errors.extend(probes::validate(container, role, &path));
             }
         }
     }

@@ -8,10 +8,17 @@ use crate::tree;
 
 const ACTIONS: [&str; 5] = ["exec", "httpGet", "tcpSocket", "grpc", "sleep"];
 
-/// `main` is false for init containers, which have probes only when they are sidecars.
-pub(super) fn validate(container: &Value, main: bool, path: &Path) -> Vec<FieldError> {
+/// Init containers have probes and hooks only when they are sidecars.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Main,
+    Init,
+}
+
+pub(super) fn validate(container: &Value, role: Role, path: &Path) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let policy = tree::text(container, "restartPolicy");
+    let main = role == Role::Main;
     let sidecar = policy == "Always";
     if !main && !policy.is_empty() && !matches!(policy, "Always" | "Never" | "OnFailure") {
         let known = ["Always", "Never", "OnFailure"];
