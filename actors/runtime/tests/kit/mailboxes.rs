@@ -5,6 +5,7 @@ use std::time::Duration;
 use kactor_protocol::insight::{Insight, InsightReply};
 use kactor_protocol::store::{Propose, ProposeError};
 use kactor_protocol::{Revision, TraceId};
+use kactor_runtime::env::Lane;
 use kactor_runtime::prelude::*;
 
 use crate::probe::*;
@@ -185,4 +186,53 @@ fn what_a_handler_sends_follows_its_trail() {
         .unwrap();
         assert_eq!(outside.lines()[1], "propose from - trace 0000000000000abc");
     });
+}
+
+#[test]
+fn an_actor_sends_on_from_its_handler_and_takes_no_letters_while_the_receiver_is_full() {
+    block_on(async |system| {
+        let (slow, slow_side) = start(&system, Child::new("slow", Lane::Node).mailbox(1));
+        blocked(&slow, &slow_side, &system).await;
+        let relayed = Outside::new();
+        let relay = system
+            .start(Child::new("relay", Lane::Control), {
+                let (slow, relayed) = (slow.clone(), relayed.clone());
+                move || Relay { to: slow.clone(), outside: relayed.clone() }
+            })
+            .unwrap();
+        for n in 0..4 {
+            relay.tell(say(n)).await.unwrap();
+        }
+        until(&system, async || relayed.lines().len() == 2).await;
+        slow_side.gate.add_permits(1);
+        until(&system, async || slow_side.lines().len() == 7).await;
+        assert_eq!(slow_side.lines()[3..], ["0", "1", "2", "3"]);
+    });
+}
+
+/// Passes on what it is told.
+struct Relay {
+    to: ActorRef<Probe>,
+    outside: Outside,
+}
+
+impl Actor for Relay {
+    type Context = Context<Self>;
+}
+
+impl Inspect for Relay {
+    const KIND: &'static str = "Relay";
+
+    fn state(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
+}
+
+impl Handler<Tell<Say>> for Relay {
+    type Result = ();
+
+    fn handle(&mut self, tell: Tell<Say>, ctx: &mut Context<Self>) {
+        self.outside.write(&tell.body.text);
+        self.to.tell_from(self, ctx, tell.body);
+    }
 }

@@ -104,12 +104,14 @@ pub struct Probe {
     kept: Vec<Reply<()>>,
     /// Started under this actor in each life.
     child: Option<(Child, Outside, ActorSystem)>,
+    /// An actor never leaves its lane: it need not be `Send`.
+    _stays: std::rc::Rc<()>,
 }
 
 impl Probe {
     pub fn new(outside: Outside) -> Self {
         outside.write("born");
-        Self { outside, kept: Vec::new(), child: None }
+        Self { outside, kept: Vec::new(), child: None, _stays: std::rc::Rc::default() }
     }
 
     pub fn with_child(self, child: Child, outside: Outside, system: ActorSystem) -> Self {
