@@ -1,1 +1,10 @@
 //! NodeSession: the only door of a node; its messages become API requests as system:node:NAME.
+//!
+//! `call` turns a node's message into a request, `feed` turns a watch into batches, `session_actor` is the shell of
+//! both; `streams` and `streams_actor` carry exec, attach, logs and port-forward to the node and back.
+
+pub mod call;
+pub mod feed;
+pub mod session_actor;
+pub mod streams;
+pub mod streams_actor;
