@@ -116,3 +116,15 @@ pub trait NetworkFeed: Send + Sync {
     /// Everything that exists has been named; what was not is gone.
     fn complete(&self, feed: Feed);
 }
+
+/// A connection into a pod.
+pub trait Duplex: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
+
+impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// Connects to ports inside a pod's network namespace.
+#[async_trait]
+pub trait PodDialer: Send + Sync {
+    /// `netns` is `None` for pods of the host's network. The error's text is for the client.
+    async fn connect(&self, netns: Option<&Path>, port: u16) -> Result<Box<dyn Duplex>, String>;
+}

@@ -1,0 +1,452 @@
+//! The node's side of exec, attach, logs and port-forward: opens them at the driver and pumps their bytes.
+//!
+//! Bytes to the client wait for its credit; bytes from the client are granted again once the container has taken
+//! them. A stream ends on both sides together: the process's exit, a failure, or the client's cancel.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::join;
+use kactor_drivers::session::{AttachSpec, ExecSession, ExecSpec, WindowSize};
+use kactor_drivers::spec::{Stdin, Terminal};
+use kactor_drivers::status::{ContainerState, ContainerStatus, SandboxStatus};
+use kactor_protocol::node::{
+    Channels, LogOptions, OpenStream, OpenStreamError, STREAM_CHUNK_BYTES_MAX, StreamChannel,
+    StreamCredit, StreamData, StreamEnd, StreamEnded, StreamId, StreamPurpose, StreamResize,
+};
+use kactor_runtime::prelude::*;
+use kactor_runtime::window::{CHUNKS_MAX, Window, cost};
+use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
+
+use crate::log_reader::LogReader;
+use crate::perform::Host;
+use crate::ports::{Duplex, PodDialer};
+
+/// Streams of one node at once.
+const STREAMS_LEN_MAX: usize = 256;
+
+/// Where a node's streams go on the control host.
+#[derive(Clone)]
+pub struct ControlEnd {
+    pub data: Recipient<StreamData>,
+    pub credit: Recipient<StreamCredit>,
+    pub ended: Recipient<StreamEnded>,
+}
+
+pub struct StreamsActor {
+    host: Host,
+    dialer: Arc<dyn PodDialer>,
+    control: ControlEnd,
+    open: BTreeMap<StreamId, Open>,
+}
+
+struct Open {
+    stdin: mpsc::Sender<Bytes>,
+    resize: mpsc::Sender<WindowSize>,
+    /// Of stdout, stderr.
+    windows: [Window; 2],
+    pumps: Option<SpawnHandle>,
+}
+
+/// What a stream talks to, once it is open.
+enum Source {
+    Session(ExecSession),
+    Connection(Box<dyn Duplex>),
+    Log(Box<LogReader>, ContainerStatus),
+}
+
+/// The ends that the pumps of one stream hold.
+struct Pumps {
+    stream: StreamId,
+    control: ControlEnd,
+    stdin: mpsc::Receiver<Bytes>,
+    resize: mpsc::Receiver<WindowSize>,
+    windows: [Window; 2],
+}
+
+impl StreamsActor {
+    pub fn new(host: Host, dialer: Arc<dyn PodDialer>, control: ControlEnd) -> Self {
+        Self { host, dialer, control, open: BTreeMap::new() }
+    }
+
+    fn opened(&mut self, stream: StreamId, source: Source, ctx: &mut Context<Self>) {
+        let (stdin, stdin_end) = mpsc::channel(CHUNKS_MAX + 1);
+        let (resize, resize_end) = mpsc::channel(4);
+        let windows = [Window::default(), Window::default()];
+        let control = self.control.clone();
+        let pumps = Pumps {
+            stream,
+            control,
+            stdin: stdin_end,
+            resize: resize_end,
+            windows: windows.clone(),
+        };
+        let host = self.host.clone();
+        let run = async move {
+            let ended = pumps.control.ended.clone();
+            let end = match source {
+                Source::Session(session) => pumps.session(session).await,
+                Source::Connection(connection) => pumps.connection(connection).await,
+                Source::Log(reader, status) => pumps.log(&host, *reader, &status).await,
+            };
+            let _ = ended.tell(StreamEnded { stream, end }).await; // A control host that is gone needs no end.
+        };
+        let handle = ctx
+            .spawn(run.into_actor(self).map(move |(), actor, _| drop(actor.open.remove(&stream))));
+        self.open.insert(stream, Open { stdin, resize, windows, pumps: Some(handle) });
+    }
+}
+
+async fn open(
+    host: &Host,
+    dialer: &dyn PodDialer,
+    request: &OpenStream,
+) -> Result<Source, OpenStreamError> {
+    let sandbox = find(host, request).await?;
+    match &request.purpose {
+        StreamPurpose::Exec { container, command, channels } => {
+            let id = running(&sandbox, container)?.id().clone();
+            let session = host.driver.exec(&id, &exec_spec(command, *channels)).await;
+            session.map(Source::Session).map_err(|it| OpenStreamError::Failed(it.to_string()))
+        }
+        StreamPurpose::Attach { container, channels } => {
+            let id = running(&sandbox, container)?.id().clone();
+            let stdin = if channels.stdin { Stdin::Open } else { Stdin::Closed };
+            let session = host.driver.attach(&id, &AttachSpec { stdin }).await;
+            session.map(Source::Session).map_err(|it| OpenStreamError::Failed(it.to_string()))
+        }
+        StreamPurpose::Connect { port } => {
+            let connection = dialer.connect(sandbox.netns.as_deref(), *port).await;
+            connection.map(Source::Connection).map_err(OpenStreamError::Failed)
+        }
+        StreamPurpose::Logs { container, options } => logs(host, &sandbox, container, options),
+    }
+}
+
+fn exec_spec(command: &[String], channels: Channels) -> ExecSpec {
+    ExecSpec {
+        command: command.to_vec(),
+        stdin: if channels.stdin { Stdin::Once } else { Stdin::Closed },
+        terminal: if channels.tty { Terminal::Tty } else { Terminal::None },
+        size: None,
+    }
+}
+
+async fn find(host: &Host, request: &OpenStream) -> Result<SandboxStatus, OpenStreamError> {
+    let no_pod = || OpenStreamError::NoPod {
+        namespace: request.namespace.clone(),
+        pod: request.pod.clone(),
+    };
+    let all = host.driver.list().await.map_err(|it| OpenStreamError::Failed(it.to_string()))?;
+    let is_it = |it: &SandboxStatus| {
+        let named = it.spec.namespace == request.namespace && it.spec.name == request.pod;
+        named && request.uid.as_ref().is_none_or(|uid| uid.as_str() == it.spec.id.0)
+    };
+    all.into_iter().rev().find(is_it).ok_or_else(no_pod)
+}
+
+/// The runs of a container, oldest first.
+fn runs<'a>(sandbox: &'a SandboxStatus, container: &str) -> Vec<&'a ContainerStatus> {
+    sandbox.containers.iter().filter(|it| it.id().name == container).collect()
+}
+
+fn running<'a>(
+    sandbox: &'a SandboxStatus,
+    container: &str,
+) -> Result<&'a ContainerStatus, OpenStreamError> {
+    let newest = runs(sandbox, container).pop();
+    match newest.map(|it| (&it.state, it)) {
+        Some((ContainerState::Running { .. }, it)) => Ok(it),
+        Some((ContainerState::Exited { exit_code, .. }, _)) => {
+            Err(OpenStreamError::Failed(format!(
+                "cannot exec in a stopped container: {container} of {} ended with exit code {exit_code}",
+                sandbox.spec.name
+            )))
+        }
+        _ => Err(not_started(sandbox, container)),
+    }
+}
+
+fn not_started(sandbox: &SandboxStatus, container: &str) -> OpenStreamError {
+    OpenStreamError::NotStarted {
+        pod: sandbox.spec.name.clone(),
+        container: container.to_owned(),
+        reason: "ContainerCreating".to_owned(),
+    }
+}
+
+fn logs(
+    host: &Host,
+    sandbox: &SandboxStatus,
+    container: &str,
+    options: &LogOptions,
+) -> Result<Source, OpenStreamError> {
+    let mut all = runs(sandbox, container);
+    let newest = all.pop().ok_or_else(|| not_started(sandbox, container))?;
+    let wanted = if options.previous {
+        let (pod, container) = (sandbox.spec.name.clone(), container.to_owned());
+        all.pop().ok_or(OpenStreamError::NoPrevious { pod, container })?
+    } else {
+        newest
+    };
+    let path: &PathBuf = &wanted.spec.log_path;
+    let reader = LogReader::new(host.env.clone(), path, options)
+        .map_err(|it| OpenStreamError::Failed(format!("reading {}: {it}", path.display())))?;
+    Ok(Source::Log(Box::new(reader), wanted.clone()))
+}
+
+impl Pumps {
+    async fn session(self, mut session: ExecSession) -> StreamEnd {
+        let Pumps { stream, control, stdin, mut resize, windows } = self;
+        let [out_window, err_window] = windows;
+        let out =
+            pump_out(stream, &control, StreamChannel::Stdout, session.stdout.take(), &out_window);
+        let err =
+            pump_out(stream, &control, StreamChannel::Stderr, session.stderr.take(), &err_window);
+        let input = pump_in(stream, &control, stdin, session.stdin.take());
+        let window = session.window.take();
+        let sizes = async {
+            while let Some(size) = resize.recv().await {
+                if let Some(window) = &window {
+                    let _ = window.resize(size); // The process may have ended meanwhile.
+                }
+            }
+        };
+        let output = join(out, err);
+        let exit = session.exit;
+        let finished = join(output, exit).map(|(_, exit)| exit);
+        let side = join(input, sizes);
+        let (finished, side) = (std::pin::pin!(finished), std::pin::pin!(side));
+        let exit = match futures::future::select(finished, side).await {
+            futures::future::Either::Left((exit, _)) => exit,
+            futures::future::Either::Right((_, finished)) => finished.await,
+        };
+        match exit {
+            Ok(exit) => StreamEnd::Exit(exit.code),
+            Err(error) => StreamEnd::Failed(error.to_string()),
+        }
+    }
+
+    async fn connection(self, connection: Box<dyn Duplex>) -> StreamEnd {
+        let (read, write) = tokio::io::split(connection);
+        let [window, _] = &self.windows;
+        let out = pump_out(
+            self.stream,
+            &self.control,
+            StreamChannel::Stdout,
+            Some(Box::new(read)),
+            window,
+        );
+        let input = pump_in(self.stream, &self.control, self.stdin, Some(Box::new(write)));
+        // The pod's side decides: a client may close its half and still wait for the answer.
+        let (out, input) = (std::pin::pin!(out), std::pin::pin!(input));
+        match futures::future::select(out, input).await {
+            futures::future::Either::Left(_) => {}
+            futures::future::Either::Right((_, out)) => out.await,
+        }
+        StreamEnd::Exit(0)
+    }
+
+    async fn log(self, host: &Host, mut reader: LogReader, status: &ContainerStatus) -> StreamEnd {
+        let is_over = async || match host.driver.sandbox(&status.id().sandbox).await {
+            Ok(sandbox) => !sandbox.containers.iter().any(|it| {
+                it.id() == status.id()
+                    && matches!(it.state, ContainerState::Running { .. } | ContainerState::Created)
+            }),
+            Err(_) => true,
+        };
+        loop {
+            match reader.next(is_over).await {
+                Ok(Some(bytes)) => {
+                    if !send(
+                        self.stream,
+                        &self.control,
+                        StreamChannel::Stdout,
+                        bytes,
+                        &self.windows[0],
+                    )
+                    .await
+                    {
+                        return StreamEnd::Cancelled;
+                    }
+                }
+                Ok(None) => return StreamEnd::Exit(0),
+                Err(error) => return StreamEnd::Failed(format!("reading the log: {error}")),
+            }
+        }
+    }
+}
+
+type Reader = Option<Box<dyn AsyncRead + Send + Unpin>>;
+type Writer = Option<Box<dyn AsyncWrite + Send + Unpin>>;
+
+async fn pump_out(
+    stream: StreamId,
+    control: &ControlEnd,
+    channel: StreamChannel,
+    from: Reader,
+    window: &Window,
+) {
+    let Some(mut from) = from else { return };
+    let mut buffer = vec![0; STREAM_CHUNK_BYTES_MAX];
+    loop {
+        match from.read(&mut buffer).await {
+            // A terminal ends with an error instead of an end of file.
+            Ok(0) | Err(_) => break,
+            Ok(n) => {
+                let bytes = Bytes::copy_from_slice(&buffer[..n]);
+                if !send(stream, control, channel, bytes, window).await {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+async fn send(
+    stream: StreamId,
+    control: &ControlEnd,
+    channel: StreamChannel,
+    mut bytes: Bytes,
+    window: &Window,
+) -> bool {
+    while !bytes.is_empty() {
+        let data = bytes.split_to(bytes.len().min(STREAM_CHUNK_BYTES_MAX));
+        if window.take(data.len()).await.is_err() {
+            return false;
+        }
+        if control.data.tell(StreamData { stream, channel, data }).await.is_err() {
+            return false;
+        }
+    }
+    true
+}
+
+async fn pump_in(
+    stream: StreamId,
+    control: &ControlEnd,
+    mut from: mpsc::Receiver<Bytes>,
+    to: Writer,
+) {
+    let mut to = to;
+    while let Some(bytes) = from.recv().await {
+        if bytes.is_empty() {
+            break; // The client closed its half.
+        }
+        let failed = match &mut to {
+            Some(writer) => {
+                writer.write_all(&bytes).await.is_err() || writer.flush().await.is_err()
+            }
+            None => false,
+        };
+        if failed {
+            to = None; // The process closed its stdin; what still comes is dropped, as a pipe would.
+        }
+        let credit =
+            StreamCredit { stream, channel: StreamChannel::Stdin, bytes: cost(bytes.len()) };
+        if control.credit.tell(credit).await.is_err() {
+            return;
+        }
+    }
+    if let Some(mut writer) = to {
+        let _ = writer.shutdown().await; // Already closed by the process is fine.
+    }
+    // Dropping the writer is the end of file.
+}
+
+impl Actor for StreamsActor {
+    type Context = Context<Self>;
+}
+
+impl Inspect for StreamsActor {
+    const KIND: &'static str = "NodeStreams";
+
+    fn state(&self) -> Value {
+        json!({ "open": self.open.len(), "open_max": STREAMS_LEN_MAX })
+    }
+}
+
+impl Handler<Ask<OpenStream>> for StreamsActor {
+    type Result = ();
+
+    fn handle(&mut self, ask: Ask<OpenStream>, ctx: &mut Context<Self>) {
+        let request = ask.body;
+        remark(format!("{}/{}", request.namespace, request.pod));
+        if self.open.len() >= STREAMS_LEN_MAX {
+            return ask
+                .reply
+                .reply(Err(OpenStreamError::Overloaded { limit: STREAMS_LEN_MAX as u32 }));
+        }
+        let (host, dialer, token) = (self.host.clone(), self.dialer.clone(), ask.reply);
+        let work = async move {
+            let source = open(&host, dialer.as_ref(), &request).await;
+            (request.stream, source)
+        };
+        ctx.spawn(work.into_actor(self).map(move |(stream, source), actor, ctx| match source {
+            Ok(source) => {
+                actor.opened(stream, source, ctx);
+                token.reply(Ok(()));
+            }
+            Err(error) => token.reply(Err(error)),
+        }));
+    }
+}
+
+impl Handler<Tell<StreamData>> for StreamsActor {
+    type Result = ();
+
+    fn handle(&mut self, tell: Tell<StreamData>, ctx: &mut Context<Self>) {
+        let StreamData { stream, data, .. } = tell.body;
+        let Some(open) = self.open.get(&stream) else { return };
+        // Full means that the sender ignores its window.
+        if open.stdin.try_send(data).is_err() && !open.stdin.is_closed() {
+            self.end(stream, ctx);
+        }
+    }
+}
+
+impl StreamsActor {
+    fn end(&mut self, stream: StreamId, ctx: &mut Context<Self>) {
+        if let Some(mut open) = self.open.remove(&stream) {
+            open.windows.iter().for_each(Window::close);
+            if let Some(pumps) = open.pumps.take() {
+                ctx.cancel_future(pumps);
+            }
+        }
+    }
+}
+
+impl Handler<Tell<StreamCredit>> for StreamsActor {
+    type Result = ();
+
+    fn handle(&mut self, tell: Tell<StreamCredit>, _: &mut Context<Self>) {
+        let StreamCredit { stream, channel, bytes } = tell.body;
+        if let Some(open) = self.open.get(&stream) {
+            open.windows[usize::from(channel == StreamChannel::Stderr)].grant(bytes);
+        }
+    }
+}
+
+impl Handler<Tell<StreamResize>> for StreamsActor {
+    type Result = ();
+
+    fn handle(&mut self, tell: Tell<StreamResize>, _: &mut Context<Self>) {
+        let StreamResize { stream, columns, rows } = tell.body;
+        if let Some(open) = self.open.get(&stream) {
+            let _ = open.resize.try_send(WindowSize { columns, rows }); // Newer sizes follow.
+        }
+    }
+}
+
+impl Handler<Tell<StreamEnded>> for StreamsActor {
+    type Result = ();
+
+    fn handle(&mut self, tell: Tell<StreamEnded>, ctx: &mut Context<Self>) {
+        self.end(tell.body.stream, ctx);
+    }
+}
