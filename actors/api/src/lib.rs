@@ -49,3 +49,6 @@ pub use service_account::VerifiedToken;
 pub use service_range::{ServiceRange, ServiceRangeError};
 pub use token::{TokenError, TokenKeys};
 pub use watch::{EventType, ObjectWatch, WatchEvent};
+
+#[cfg(test)]
+mod tests;
