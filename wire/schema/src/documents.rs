@@ -20,6 +20,14 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::sync::{Arc, LazyLock, OnceLock};
 
+/// What clients name in `Accept` for the protobuf form of OpenAPI v2.
+pub const OPENAPI_V2_PROTOBUF_ACCEPT: &str =
+    "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+
+/// What the answer's `Content-Type` is then: `@` may not stand in a media type, and Go's parser refuses it.
+pub const OPENAPI_V2_PROTOBUF_CONTENT_TYPE: &str =
+    "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
 /// One kind that the API serves. A kind served in two versions is two of these.
 #[derive(Debug, Clone, Serialize)]
 pub struct Served {
@@ -152,7 +160,7 @@ impl Documents {
         self.v2.get_or_init(make).clone()
     }
 
-    /// `/openapi/v2` as `application/com.github.proto-openapi.spec.v2@v1.0+protobuf`.
+    /// `/openapi/v2` for [`OPENAPI_V2_PROTOBUF_ACCEPT`].
     pub fn openapi_v2_protobuf(&self) -> Document {
         let make = || {
             let kinds: Vec<&Served> = self.kinds.iter().collect();

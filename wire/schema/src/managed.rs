@@ -184,8 +184,7 @@ fn prune(schema: &Schema, merged: &Value, last: &FieldSet, managers: &Managers) 
 
 /// The configuration without the fields that this request cannot set.
 fn strip_ignored(schema: &Schema, config: &Value, ignored: &FieldSet) -> Value {
-    typed::remove(Some(schema.root()), config, ignored)
-        .unwrap_or_else(|| Value::Object(Map::new()))
+    typed::remove(Some(schema.root()), config, ignored).unwrap_or_else(|| Value::Object(Map::new()))
 }
 
 #[cfg(test)]

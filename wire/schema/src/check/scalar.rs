@@ -35,7 +35,9 @@ pub(super) fn check(scalar: Scalar, value: &Value) -> Result<(), Refusal> {
         | (Scalar::Text, Value::String(_))
         | (Scalar::Double, Value::Number(_))
         | (Scalar::IntOrString, Value::String(_)) => Ok(()),
-        (Scalar::Int32, Value::Number(number)) => integer(number, i64::from(i32::MIN)..=i64::from(i32::MAX)),
+        (Scalar::Int32, Value::Number(number)) => {
+            integer(number, i64::from(i32::MIN)..=i64::from(i32::MAX))
+        }
         (Scalar::Int64, Value::Number(number)) => integer(number, i64::MIN..=i64::MAX),
         (Scalar::Bytes, Value::String(text)) => bytes(text),
         (Scalar::Quantity, Value::String(text)) => quantity(text.trim()),
@@ -86,9 +88,8 @@ fn bytes(text: &str) -> Result<(), Refusal> {
 const QUANTITY_FORMAT: &str = "quantities must match the regular expression \
      '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
 
-const QUANTITY_SUFFIXES: [&str; 17] = [
-    "", "n", "u", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei", "K",
-];
+const QUANTITY_SUFFIXES: [&str; 17] =
+    ["", "n", "u", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei", "K"];
 
 /// Only the form; what a quantity is worth is known by kactor-objects.
 fn quantity(text: &str) -> Result<(), Refusal> {
@@ -128,7 +129,17 @@ fn time(text: &str, fraction: Fraction) -> Result<(), Refusal> {
 
 fn parse_time(text: &str, fraction: &Fraction) -> Result<(), String> {
     const DATE_AND_TIME: [(&str, usize); 11] = [
-        ("2006", 4), ("-", 0), ("01", 2), ("-", 0), ("02", 2), ("T", 0), ("15", 2), (":", 0), ("04", 2), (":", 0), ("05", 2),
+        ("2006", 4),
+        ("-", 0),
+        ("01", 2),
+        ("-", 0),
+        ("02", 2),
+        ("T", 0),
+        ("15", 2),
+        (":", 0),
+        ("04", 2),
+        (":", 0),
+        ("05", 2),
     ];
     let mut rest = text;
     let mut numbers = Vec::with_capacity(6);
@@ -148,15 +159,21 @@ fn parse_time(text: &str, fraction: &Fraction) -> Result<(), String> {
         }
         rest = &rest[length..];
     }
-    let ranges = [("month", 1, 1..=12), ("day", 2, 1..=31), ("hour", 3, 0..=23), ("minute", 4, 0..=59), ("second", 5, 0..=59)];
+    let ranges = [
+        ("month", 1, 1..=12),
+        ("day", 2, 1..=31),
+        ("hour", 3, 0..=23),
+        ("minute", 4, 0..=59),
+        ("second", 5, 0..=59),
+    ];
     for (name, index, range) in ranges {
         if !range.contains(&numbers[index]) {
             return Err(format!("{name} out of range"));
         }
     }
-    let digits = rest.strip_prefix('.').map_or(0, |after| {
-        after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len())
-    });
+    let digits = rest
+        .strip_prefix('.')
+        .map_or(0, |after| after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len()));
     if matches!(fraction, Fraction::Micro) && digits != 6 {
         return Err(format!("cannot parse {rest:?} as \".000000\""));
     }

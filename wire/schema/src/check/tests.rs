@@ -92,7 +92,8 @@ fn wrong_types_are_told_in_the_words_of_gos_decoder() {
 
 #[test]
 fn values_that_decode_themselves_have_their_own_texts() {
-    let limits = |value: Value| json!({"spec": {"containers": [{"resources": {"limits": {"cpu": value}}}]}});
+    let limits =
+        |value: Value| json!({"spec": {"containers": [{"resources": {"limits": {"cpu": value}}}]}});
     let at = "spec.containers[0].resources.limits.cpu";
     for wrong in [json!(""), json!("abc"), json!("1..2"), json!(true), json!("1 Gi")] {
         refuses("Pod", limits(wrong), at, scalar_quantity_text());
@@ -100,7 +101,15 @@ fn values_that_decode_themselves_have_their_own_texts() {
     refuses("Pod", limits(json!("1Kib")), at, scalar_quantity_text());
     refuses("Pod", limits(json!("1K")), at, "unable to parse quantity's suffix");
     refuses("Pod", limits(json!("1iK")), at, "unable to parse quantity's suffix");
-    for right in [json!("100m"), json!(1), json!(0.5), json!("1e3"), json!("+1.5Gi"), json!("12E"), json!(".5")] {
+    for right in [
+        json!("100m"),
+        json!(1),
+        json!(0.5),
+        json!("1e3"),
+        json!("+1.5Gi"),
+        json!("12E"),
+        json!(".5"),
+    ] {
         check_types(schema("Pod"), &limits(right)).expect("a quantity");
     }
     refuses(
@@ -110,7 +119,8 @@ fn values_that_decode_themselves_have_their_own_texts() {
         r#"parsing time "yesterday" as "2006-01-02T15:04:05Z07:00": cannot parse "yesterday" as "2006""#,
     );
     for right in ["2026-11-21T12:15:00Z", "2026-11-21T12:15:00.5+02:00"] {
-        check_types(schema("Pod"), &json!({"metadata": {"creationTimestamp": right}})).expect("a time");
+        check_types(schema("Pod"), &json!({"metadata": {"creationTimestamp": right}}))
+            .expect("a time");
     }
     refuses(
         "Secret",
@@ -118,8 +128,11 @@ fn values_that_decode_themselves_have_their_own_texts() {
         "data.a",
         "illegal base64 data at input byte 0",
     );
-    check_types(schema("Service"), &json!({"spec": {"ports": [{"targetPort": "http"}, {"targetPort": 80}]}}))
-        .expect("names and numbers are ports");
+    check_types(
+        schema("Service"),
+        &json!({"spec": {"ports": [{"targetPort": "http"}, {"targetPort": 80}]}}),
+    )
+    .expect("names and numbers are ports");
     refuses(
         "Service",
         json!({"spec": {"ports": [{"targetPort": true}]}}),

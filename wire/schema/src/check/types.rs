@@ -66,12 +66,12 @@ impl<'a> Checking<'a> {
                 }
                 Ok(())
             }
-            (Shape::Scalar(kind), value) => scalar::check(kind, value).map_err(|refusal| {
-                match refusal {
+            (Shape::Scalar(kind), value) => {
+                scalar::check(kind, value).map_err(|refusal| match refusal {
                     scalar::Refusal::Type(found) => self.mismatch(&found, node),
                     scalar::Refusal::Message(message) => message,
-                }
-            }),
+                })
+            }
             (_, value) => Err(self.mismatch(scalar::json_type(value), node)),
         }
     }

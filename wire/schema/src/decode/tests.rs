@@ -5,7 +5,8 @@ use proptest::prelude::*;
 
 #[test]
 fn duplicate_keys_are_reported_with_their_paths_and_the_last_wins() {
-    let body = br#"{"spec":{"a":1,"a":2,"list":[{"x":1},{"x":1,"x":3}]},"spec":{"b":[{"c":1,"c":2}]}}"#;
+    let body =
+        br#"{"spec":{"a":1,"a":2,"list":[{"x":1},{"x":1,"x":3}]},"spec":{"b":[{"c":1,"c":2}]}}"#;
     let decoded = decode(body).expect("valid JSON");
     let shown: Vec<String> = decoded.duplicates.iter().map(ToString::to_string).collect();
     assert_eq!(

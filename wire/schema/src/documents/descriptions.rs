@@ -39,7 +39,9 @@ impl Descriptions {
         let kind = definition.strip_suffix("List")?;
         match field {
             "items" => Some("The objects of this list.".to_owned()),
-            "metadata" => Some("The list's own metadata: its resourceVersion and paging.".to_owned()),
+            "metadata" => {
+                Some("The list's own metadata: its resourceVersion and paging.".to_owned())
+            }
             field => self.0.get(kind)?.1.get(field).cloned(),
         }
     }

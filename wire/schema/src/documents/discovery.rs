@@ -133,7 +133,8 @@ fn aggregated_resource(kind: &Served) -> Value {
         "singularResource": kind.singular,
         "verbs": kind.verbs,
     });
-    let fields: &mut Map<String, Value> = entry.as_object_mut().expect("it was made an object above");
+    let fields: &mut Map<String, Value> =
+        entry.as_object_mut().expect("it was made an object above");
     let mut lists = BTreeMap::new();
     lists.insert("shortNames", json!(kind.short_names));
     lists.insert("categories", json!(kind.categories));
@@ -167,7 +168,8 @@ fn groups(kinds: &[Served]) -> impl Iterator<Item = &str> {
 /// Stable versions first, newest first, as clients prefer them.
 fn versions_of<'a>(kinds: &'a [Served], group: &str) -> Vec<&'a str> {
     let of_group = kinds.iter().filter(|kind| kind.group == group);
-    let names: std::collections::BTreeSet<&str> = of_group.map(|kind| kind.version.as_str()).collect();
+    let names: std::collections::BTreeSet<&str> =
+        of_group.map(|kind| kind.version.as_str()).collect();
     let mut versions: Vec<&str> = names.into_iter().collect();
     versions.sort_by_key(|version| std::cmp::Reverse(priority(version)));
     versions

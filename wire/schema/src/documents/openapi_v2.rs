@@ -96,7 +96,8 @@ fn operation(operation: &Operation) -> Value {
     if let Some(body) = &operation.body {
         let required = operation.method != "delete";
         let schema = Dialect::V2.reference(body);
-        parameters.push(json!({ "name": "body", "in": "body", "required": required, "schema": schema }));
+        parameters
+            .push(json!({ "name": "body", "in": "body", "required": required, "schema": schema }));
     }
     parameters.extend(operation.parameters.iter().map(parameter));
     json!({

@@ -44,7 +44,11 @@ pub(super) struct Operation {
     pub codes: &'static [&'static str],
 }
 
-const fn query(name: &'static str, type_name: &'static str, description: &'static str) -> Parameter {
+const fn query(
+    name: &'static str,
+    type_name: &'static str,
+    description: &'static str,
+) -> Parameter {
     Parameter { name, place: Place::Query, type_name, description }
 }
 
@@ -55,8 +59,11 @@ const fn in_path(name: &'static str, description: &'static str) -> Parameter {
 const NAMESPACE: Parameter = in_path("namespace", "the namespace of the object");
 const NAME: Parameter = in_path("name", "the name of the object");
 const PRETTY: Parameter = query("pretty", "string", "if 'true', the output is indented");
-const DRY_RUN: Parameter =
-    query("dryRun", "string", "'All': do everything but the writing, and answer as if it were written");
+const DRY_RUN: Parameter = query(
+    "dryRun",
+    "string",
+    "'All': do everything but the writing, and answer as if it were written",
+);
 const FIELD_MANAGER: Parameter =
     query("fieldManager", "string", "the name under which the written fields are owned");
 const FIELD_VALIDATION: Parameter = query(
@@ -111,7 +118,11 @@ pub(super) fn paths(kind: &Served) -> Vec<Path> {
     let mut paths = Vec::new();
     if kind.namespaced && kind.verbs.iter().any(|verb| verb == "list") {
         let operations = target.operations(&["list"], "ForAllNamespaces");
-        paths.push(Path { path: format!("{base}/{resource}"), parameters: vec![PRETTY], operations });
+        paths.push(Path {
+            path: format!("{base}/{resource}"),
+            parameters: vec![PRETTY],
+            operations,
+        });
     }
     paths.push(Path {
         path: collection.clone(),
@@ -203,13 +214,47 @@ impl<'a> Target<'a> {
         let (method, action, id, parameters, body, answer, codes) = match verb {
             "get" => ("get", "get", "read", vec![], None, own(), reading),
             "list" => ("get", "list", "list", LISTING.to_vec(), None, list(), reading),
-            "create" => ("post", "post", "create", WRITING.to_vec(), own(), own(), &["200", "201", "202"][..]),
-            "update" => ("put", "put", "replace", WRITING.to_vec(), own(), own(), &["200", "201"][..]),
-            "patch" => ("patch", "patch", "patch", PATCHING.to_vec(), meta("Patch"), own(), &["200", "201"][..]),
-            "delete" => ("delete", "delete", "delete", DELETING.to_vec(), meta("DeleteOptions"), meta("Status"), &["200", "202"][..]),
+            "create" => (
+                "post",
+                "post",
+                "create",
+                WRITING.to_vec(),
+                own(),
+                own(),
+                &["200", "201", "202"][..],
+            ),
+            "update" => {
+                ("put", "put", "replace", WRITING.to_vec(), own(), own(), &["200", "201"][..])
+            }
+            "patch" => (
+                "patch",
+                "patch",
+                "patch",
+                PATCHING.to_vec(),
+                meta("Patch"),
+                own(),
+                &["200", "201"][..],
+            ),
+            "delete" => (
+                "delete",
+                "delete",
+                "delete",
+                DELETING.to_vec(),
+                meta("DeleteOptions"),
+                meta("Status"),
+                &["200", "202"][..],
+            ),
             "deletecollection" => {
                 let parameters = [&DELETING[..], &LISTING[1..7]].concat();
-                ("delete", "deletecollection", "delete", parameters, meta("DeleteOptions"), meta("Status"), reading)
+                (
+                    "delete",
+                    "deletecollection",
+                    "delete",
+                    parameters,
+                    meta("DeleteOptions"),
+                    meta("Status"),
+                    reading,
+                )
             }
             _ => return None,
         };

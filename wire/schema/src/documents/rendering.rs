@@ -169,7 +169,9 @@ fn scalar_schema(scalar: Scalar, dialect: Dialect) -> Value {
         (Scalar::Quantity, Dialect::V3) => {
             json!({ "oneOf": [{ "type": "string" }, { "type": "number" }] })
         }
-        (Scalar::IntOrString, Dialect::V2) => json!({ "type": "string", "format": "int-or-string" }),
+        (Scalar::IntOrString, Dialect::V2) => {
+            json!({ "type": "string", "format": "int-or-string" })
+        }
         (Scalar::IntOrString, Dialect::V3) => {
             json!({ "format": "int-or-string", "oneOf": [{ "type": "integer" }, { "type": "string" }] })
         }

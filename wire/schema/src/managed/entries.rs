@@ -127,7 +127,10 @@ impl Managers {
                 "Update" => Operation::Update,
                 _ => return None,
             };
-            if entry["fieldsType"].as_str().is_some_and(|kind| kind != "FieldsV1" && !kind.is_empty()) {
+            if entry["fieldsType"]
+                .as_str()
+                .is_some_and(|kind| kind != "FieldsV1" && !kind.is_empty())
+            {
                 return None;
             }
             let api_version = text("apiVersion");
@@ -247,11 +250,8 @@ impl Managers {
     }
 
     fn melt(&mut self, older: &Identity, newer: &Identity) -> Identity {
-        let bucket = Identity {
-            manager: ANCIENT.to_owned(),
-            subresource: String::new(),
-            ..newer.clone()
-        };
+        let bucket =
+            Identity { manager: ANCIENT.to_owned(), subresource: String::new(), ..newer.clone() };
         let parts: Vec<Owned> = [older, newer, &bucket]
             .into_iter()
             .filter_map(|identity| self.entries.remove(identity))
@@ -272,8 +272,13 @@ impl Managers {
         let mut entries: Vec<(&Identity, &Owned)> =
             self.entries.iter().filter(|(_, owned)| !owned.fields.is_empty()).collect();
         entries.sort_by(|(a, x), (b, y)| {
-            (a.operation, &x.time, &a.manager, &x.api_version, &a.subresource)
-                .cmp(&(b.operation, &y.time, &b.manager, &y.api_version, &b.subresource))
+            (a.operation, &x.time, &a.manager, &x.api_version, &a.subresource).cmp(&(
+                b.operation,
+                &y.time,
+                &b.manager,
+                &y.api_version,
+                &b.subresource,
+            ))
         });
         let written: Vec<Value> =
             entries.into_iter().map(|(identity, owned)| owned.encode(identity)).collect();

@@ -112,7 +112,9 @@ impl FieldSet {
     /// Writes `fieldsV1`.
     pub fn encode(&self) -> Value {
         let fields = self.entries.iter();
-        Value::Object(fields.map(|(element, entry)| (element.0.to_string(), entry.encode())).collect())
+        Value::Object(
+            fields.map(|(element, entry)| (element.0.to_string(), entry.encode())).collect(),
+        )
     }
 
     pub fn union(&self, other: &FieldSet) -> FieldSet {
@@ -159,9 +161,10 @@ impl FieldSet {
     }
 
     fn zip(&self, other: &FieldSet, keep: impl Fn(&Entry, Option<&Entry>) -> Entry) -> FieldSet {
-        let kept = self.entries.iter().map(|(element, ours)| {
-            (element.clone(), keep(ours, other.entries.get(element)))
-        });
+        let kept = self
+            .entries
+            .iter()
+            .map(|(element, ours)| (element.clone(), keep(ours, other.entries.get(element))));
         FieldSet { entries: kept.filter(|(_, entry)| !entry.is_empty()).collect() }
     }
 

@@ -92,20 +92,26 @@ fn an_update_takes_what_it_changes_and_leaves_the_rest() {
     let mut next = first.clone();
     next["spec"]["replicas"] = json!(3);
     let second = updated(Some(&first), next, "scale", "t2");
-    check(&second, expect![[r#"
+    check(
+        &second,
+        expect![[r#"
         create Update t1
           .spec.paused
         scale Update t2
           .spec.replicas
-    "#]]);
+    "#]],
+    );
     let third = updated(Some(&second), second.clone(), "other", "t3");
     assert_eq!(third, second, "a write that changes nothing owns nothing");
     let mut without = second.clone();
     without["spec"].as_object_mut().expect("a spec").remove("paused");
-    check(&updated(Some(&second), without, "scale", "t4"), expect![[r#"
+    check(
+        &updated(Some(&second), without, "scale", "t4"),
+        expect![[r#"
         scale Update t2
           .spec.replicas
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -114,11 +120,14 @@ fn system_fields_are_nobodys() {
         "name": "a", "namespace": "b", "uid": "u", "resourceVersion": "1", "generation": 1,
         "creationTimestamp": "2026-11-21T00:00:00Z", "finalizers": ["x/y"],
     }});
-    check(&updated(None, object, "m", "t"), expect![[r#"
+    check(
+        &updated(None, object, "m", "t"),
+        expect![[r#"
         m Update t
           .metadata.finalizers[="x/y"]
           .metadata.finalizers
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -128,7 +137,9 @@ fn an_apply_owns_what_it_names_and_is_idempotent() {
         "template": {"spec": {"containers": [{"name": "a", "image": "1", "ports": [{"containerPort": 80}]}]}},
     }));
     let first = applied(None, config.clone(), "kubectl", "t1");
-    check(&first.object, expect![[r#"
+    check(
+        &first.object,
+        expect![[r#"
         kubectl Apply t1
           .spec.replicas
           .spec.template.spec.containers[name="a"].image
@@ -136,7 +147,8 @@ fn an_apply_owns_what_it_names_and_is_idempotent() {
           .spec.template.spec.containers[name="a"].ports[containerPort=80,protocol="TCP"].containerPort
           .spec.template.spec.containers[name="a"].ports[containerPort=80,protocol="TCP"]
           .spec.template.spec.containers[name="a"]
-    "#]]);
+    "#]],
+    );
     let again = applied(Some(&first.object), config, "kubectl", "t2");
     assert!(!again.changed);
     assert_eq!(again.object, first.object);
@@ -171,14 +183,17 @@ fn a_conflict_is_told_in_kubernetes_words() {
         &writer("me", "t2", &none),
         OnConflict::Refuse,
     );
-    check(&same.expect("equal values are shared").object, expect![[r#"
+    check(
+        &same.expect("equal values are shared").object,
+        expect![[r#"
         me Apply t2
           .spec.replicas
         kubectl-client-side-apply Update t1
           .spec.minReadySeconds
           .spec.paused
           .spec.replicas
-    "#]]);
+    "#]],
+    );
     let forced = apply(
         deployment(),
         Some(&live),
@@ -186,13 +201,16 @@ fn a_conflict_is_told_in_kubernetes_words() {
         &writer("me", "t2", &none),
         OnConflict::Force,
     );
-    check(&forced.expect("forced").object, expect![[r#"
+    check(
+        &forced.expect("forced").object,
+        expect![[r#"
         me Apply t2
           .spec.replicas
         kubectl-client-side-apply Update t1
           .spec.minReadySeconds
           .spec.paused
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -242,13 +260,16 @@ fn what_is_applied_no_more_is_removed_unless_others_own_it() {
     others["spec"]["template"]["spec"]["containers"][0]["stdin"] = json!(true);
     others["spec"]["paused"] = json!(true);
     let live = updated(Some(&first.object), others, "two", "t2");
-    let second = applied(Some(&live), containers(json!([{"name": "a", "image": "1"}])), "one", "t3");
+    let second =
+        applied(Some(&live), containers(json!([{"name": "a", "image": "1"}])), "one", "t3");
     let mut expected = containers(json!([{"name": "a", "image": "1", "stdin": true}]));
     expected["spec"]["paused"] = json!(true);
     let mut object = second.object.clone();
     entries::take(&mut object);
     assert_eq!(object, expected);
-    check(&second.object, expect![[r#"
+    check(
+        &second.object,
+        expect![[r#"
         one Apply t3
           .spec.template.spec.containers[name="a"].image
           .spec.template.spec.containers[name="a"].name
@@ -256,7 +277,8 @@ fn what_is_applied_no_more_is_removed_unless_others_own_it() {
         two Update t2
           .spec.paused
           .spec.template.spec.containers[name="a"].stdin
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -271,8 +293,20 @@ fn two_appliers_share_a_field_and_the_last_one_to_let_go_removes_it() {
 
 #[test]
 fn lists_merge_in_place_and_atomic_ones_are_owned_whole() {
-    let live = applied(None, containers(json!([{"name": "a"}, {"name": "side"}, {"name": "b"}])), "one", "t1").object;
-    let merged = applied(Some(&live), containers(json!([{"name": "new"}, {"name": "b", "command": ["x", "y"]}])), "two", "t2").object;
+    let live = applied(
+        None,
+        containers(json!([{"name": "a"}, {"name": "side"}, {"name": "b"}])),
+        "one",
+        "t1",
+    )
+    .object;
+    let merged = applied(
+        Some(&live),
+        containers(json!([{"name": "new"}, {"name": "b", "command": ["x", "y"]}])),
+        "two",
+        "t2",
+    )
+    .object;
     let names: Vec<&str> = merged["spec"]["template"]["spec"]["containers"]
         .as_array()
         .expect("a list")
@@ -282,7 +316,13 @@ fn lists_merge_in_place_and_atomic_ones_are_owned_whole() {
     assert_eq!(names, ["a", "side", "new", "b"]);
     let none = FieldSet::default();
     let config = containers(json!([{"name": "b", "command": ["x"]}]));
-    let refused = apply(deployment(), Some(&merged), &config, &writer("three", "t3", &none), OnConflict::Refuse);
+    let refused = apply(
+        deployment(),
+        Some(&merged),
+        &config,
+        &writer("three", "t3", &none),
+        OnConflict::Refuse,
+    );
     let Err(ApplyError::Conflicts(conflicts)) = refused else { panic!("a conflict: {refused:?}") };
     assert_eq!(conflicts[0].field, r#".spec.template.spec.containers[name="b"].command"#);
 }
@@ -291,16 +331,31 @@ fn lists_merge_in_place_and_atomic_ones_are_owned_whole() {
 fn a_configuration_whose_lists_are_not_sets_is_refused() {
     let none = FieldSet::default();
     for (list, why) in [
-        (json!([{"name": "a"}, {"name": "a"}]), r#".spec.template.spec.containers: duplicate entries for key [name="a"]"#),
-        (json!([{"image": "a"}]), r#".spec.template.spec.containers: associative list with keys has an element that omits key field "name" (and doesn't have default value)"#),
+        (
+            json!([{"name": "a"}, {"name": "a"}]),
+            r#".spec.template.spec.containers: duplicate entries for key [name="a"]"#,
+        ),
+        (
+            json!([{"image": "a"}]),
+            r#".spec.template.spec.containers: associative list with keys has an element that omits key field "name" (and doesn't have default value)"#,
+        ),
     ] {
-        let refused = apply(deployment(), None, &containers(list), &writer("m", "t", &none), OnConflict::Refuse);
+        let refused = apply(
+            deployment(),
+            None,
+            &containers(list),
+            &writer("m", "t", &none),
+            OnConflict::Refuse,
+        );
         assert_eq!(refused.expect_err("not a set").to_string(), why);
     }
     let mut config = web(json!({}));
     config["metadata"]["managedFields"] = json!([]);
     let refused = apply(deployment(), None, &config, &writer("m", "t", &none), OnConflict::Refuse);
-    assert_eq!(refused.expect_err("brings owners").to_string(), "metadata.managedFields must be nil");
+    assert_eq!(
+        refused.expect_err("brings owners").to_string(),
+        "metadata.managedFields must be nil"
+    );
 }
 
 #[test]
@@ -308,19 +363,30 @@ fn ignored_fields_are_neither_set_nor_owned() {
     let ignored = FieldSet::of(&["status"]);
     let mut config = web(json!({"replicas": 1}));
     config["status"] = json!({"replicas": 9});
-    let applied = apply(deployment(), None, &config, &writer("m", "t", &ignored), OnConflict::Refuse).expect("applied");
+    let applied =
+        apply(deployment(), None, &config, &writer("m", "t", &ignored), OnConflict::Refuse)
+            .expect("applied");
     assert_eq!(applied.object.get("status"), None);
-    check(&applied.object, expect![[r#"
+    check(
+        &applied.object,
+        expect![[r#"
         m Apply t
           .spec.replicas
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn an_object_without_owners_is_claimed_before_the_first_apply() {
     let live = web(json!({"replicas": 1, "paused": true}));
     let none = FieldSet::default();
-    let refused = apply(deployment(), Some(&live), &web(json!({"replicas": 2})), &writer("m", "t", &none), OnConflict::Refuse);
+    let refused = apply(
+        deployment(),
+        Some(&live),
+        &web(json!({"replicas": 2})),
+        &writer("m", "t", &none),
+        OnConflict::Refuse,
+    );
     assert_eq!(
         refused.expect_err("a conflict").to_string(),
         r#"Apply failed with 1 conflict: conflict with "before-first-apply" using apps/v1: .spec.replicas"#
@@ -332,15 +398,22 @@ fn clients_may_rewrite_owners_and_clear_them() {
     let live = updated(None, web(json!({"replicas": 1, "paused": true})), "old", "t1");
     let mut renamed = live.clone();
     renamed["metadata"]["managedFields"][0]["manager"] = json!("new");
-    check(&updated(Some(&live), renamed, "me", "t2"), expect![[r#"
+    check(
+        &updated(Some(&live), renamed, "me", "t2"),
+        expect![[r#"
         new Update t1
           .spec.paused
           .spec.replicas
-    "#]]);
+    "#]],
+    );
     let mut cleared = live.clone();
     cleared["metadata"]["managedFields"] = json!([{}]);
     check(&updated(Some(&live), cleared, "me", "t2"), expect![[""]]);
-    for broken in [json!([{"operation": "Explode"}]), json!("x"), json!([{"operation": "Update", "fieldsV1": {"q:": {}}}])] {
+    for broken in [
+        json!([{"operation": "Explode"}]),
+        json!("x"),
+        json!([{"operation": "Update", "fieldsV1": {"q:": {}}}]),
+    ] {
         let mut odd = live.clone();
         odd["metadata"]["managedFields"] = broken;
         assert_eq!(updated(Some(&live), odd, "me", "t2"), live, "the live owners stand");
@@ -369,7 +442,14 @@ fn field_sets_survive_their_codec_and_bad_ones_are_refused() {
         "f:spec": {"f:list": {"k:{\"a\":1,\"b\":\"x\"}": {".": {}, "f:c": {}}, "i:3": {}}},
     });
     assert_eq!(FieldSet::decode(&fields).expect("a set").encode(), fields);
-    for bad in [json!([]), json!({"x": {}}), json!({"k:1": {}}), json!({"i:x": {}}), json!({"f:a": 1}), json!({"v:": {}})] {
+    for bad in [
+        json!([]),
+        json!({"x": {}}),
+        json!({"k:1": {}}),
+        json!({"i:x": {}}),
+        json!({"f:a": 1}),
+        json!({"v:": {}}),
+    ] {
         assert!(FieldSet::decode(&bad).is_err(), "{bad}");
     }
 }

@@ -121,14 +121,15 @@ pub(super) fn merge(node: Option<Node<'_>>, live: &Value, config: &Value) -> Val
         (Parts::Items(list, live), Parts::Items(_, config)) => {
             match (identified(list, live), identified(list, config)) {
                 (Ok((left, live)), Ok((right, config))) => {
-                    let merged = interleave(&left, &right).into_iter().filter_map(|element| {
-                        match (live.get(element), config.get(element)) {
-                            (Some(live), Some(config)) => {
-                                Some(merge(Some(list.items), live, config))
+                    let merged =
+                        interleave(&left, &right).into_iter().filter_map(|element| {
+                            match (live.get(element), config.get(element)) {
+                                (Some(live), Some(config)) => {
+                                    Some(merge(Some(list.items), live, config))
+                                }
+                                (one, other) => one.or(other).map(|&value| value.clone()),
                             }
-                            (one, other) => one.or(other).map(|&value| value.clone()),
-                        }
-                    });
+                        });
                     Value::Array(merged.collect())
                 }
                 _ => Value::Array(config.to_vec()),
@@ -232,7 +233,14 @@ enum Presence {
 
 /// Structs that are not pointers: their being there is nobody's doing.
 const ALWAYS_THERE: [&str; 8] = [
-    "metadata", "spec", "status", "template", "strategy", "updateStrategy", "resources", "jobTemplate",
+    "metadata",
+    "spec",
+    "status",
+    "template",
+    "strategy",
+    "updateStrategy",
+    "resources",
+    "jobTemplate",
 ];
 
 impl Presence {

@@ -44,7 +44,9 @@ fn service_ports_are_found_by_port_and_container_ports_by_container_port() {
         POD,
         containers(json!([{"name": "a", "ports": [{"containerPort": 80, "protocol": "TCP"}]}])),
         containers(json!([{"name": "a", "ports": [{"containerPort": 80, "name": "web"}]}])),
-        containers(json!([{"name": "a", "ports": [{"containerPort": 80, "protocol": "TCP", "name": "web"}]}])),
+        containers(
+            json!([{"name": "a", "ports": [{"containerPort": 80, "protocol": "TCP", "name": "web"}]}]),
+        ),
     );
 }
 
@@ -67,7 +69,9 @@ fn set_element_order_arranges_and_keeps_server_only_elements_in_place() {
             "$setElementOrder/containers": [{"name": "b"}, {"name": "c"}, {"name": "a"}],
             "containers": [{"name": "c", "image": "3"}],
         }}),
-        containers(json!([{"name": "sidecar"}, {"name": "b"}, {"name": "c", "image": "3"}, {"name": "a"}])),
+        containers(
+            json!([{"name": "sidecar"}, {"name": "b"}, {"name": "c", "image": "3"}, {"name": "a"}]),
+        ),
     );
     strategic(
         POD,
@@ -182,7 +186,10 @@ fn bad_directives_are_refused_and_not_ignored() {
 #[test]
 fn json_patches_are_all_or_none() {
     let document = json!({"a": [1, 2]});
-    let patched = json_patch(&document, &json!([{"op": "test", "path": "/a/0", "value": 1}, {"op": "add", "path": "/a/-", "value": 3}]));
+    let patched = json_patch(
+        &document,
+        &json!([{"op": "test", "path": "/a/0", "value": 1}, {"op": "add", "path": "/a/-", "value": 3}]),
+    );
     assert_eq!(patched, Ok(json!({"a": [1, 2, 3]})));
     for (patch, malformed) in [
         (json!([{"op": "test", "path": "/a/0", "value": 9}]), false),
@@ -217,7 +224,11 @@ fn long_lists_take_no_quadratic_time() {
 }
 
 fn leaf() -> impl Strategy<Value = Value> {
-    prop_oneof![any::<bool>().prop_map(Value::from), (0..9).prop_map(Value::from), "[a-c]{0,2}".prop_map(Value::from)]
+    prop_oneof![
+        any::<bool>().prop_map(Value::from),
+        (0..9).prop_map(Value::from),
+        "[a-c]{0,2}".prop_map(Value::from)
+    ]
 }
 
 fn tree() -> impl Strategy<Value = Value> {

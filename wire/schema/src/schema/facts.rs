@@ -3,9 +3,7 @@
 //! The file's types are short strings: a letter for a scalar, `@name` for a definition, `a…` for a list and `m…`
 //! for a map of what follows. The file is ours and committed, so a wrong one is a broken invariant, not an error.
 
-use super::{
-    Definition, FieldRow, KindName, ListType, PatchStrategy, Row, Scalar, Table,
-};
+use super::{Definition, FieldRow, KindName, ListType, PatchStrategy, Row, Scalar, Table};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::io::Read;

@@ -29,7 +29,10 @@ fn list_types_and_keys_are_those_of_the_api() {
     let list = |path| deployment().at(path).and_then(Node::list).expect("a list");
     let ports = list("spec.template.spec.containers.ports");
     assert_eq!(ports.list_type, ListType::Map);
-    assert_eq!(ports.keys.iter().map(|key| &**key).collect::<Vec<_>>(), ["containerPort", "protocol"]);
+    assert_eq!(
+        ports.keys.iter().map(|key| &**key).collect::<Vec<_>>(),
+        ["containerPort", "protocol"]
+    );
     assert_eq!(list("metadata.finalizers").list_type, ListType::Set);
     assert_eq!(list("spec.template.spec.containers.command").list_type, ListType::Atomic);
 }
