@@ -121,8 +121,12 @@ impl Scheduler {
     /// Takes over changes of the view, in order.
     pub fn changed(&mut self, changes: &[Changed], view: &ClusterView) {
         for changed in changes {
-            let hint = self.hint_of(changed);
+            let was_assumed = self.columns.place_of(&changed.key).is_some();
+            let mut hint = self.hint_of(changed);
             self.columns.apply(changed);
+            if was_assumed && self.columns.place_of(&changed.key).is_none() {
+                hint = Some(Hint::PodLeft); // also if it was never more than assumed there
+            }
             if let Some(Object::Pod(pod)) = changed.object() {
                 self.pod_changed(pod, changed.after.is_some(), view);
             }
@@ -145,7 +149,7 @@ impl Scheduler {
         if wants_node {
             self.queue.put(Seeker::new(pod, kin_of(pod, view)));
         } else if self.queue.remove(&pod.meta.key).is_some() && pod.node.is_none() {
-            self.columns.forget(&pod.meta.key); // assumed somewhere, and gone before it was bound
+            self.give_room_back(&pod.meta.key); // assumed somewhere, and gone before it was bound
         }
     }
 
@@ -248,14 +252,14 @@ impl Scheduler {
         while let Some(key) = self.lanes.get_mut(node).and_then(|it| it.waiting.pop_front()) {
             let Some(seeker) = self.queue.get(&key).cloned() else { continue };
             if !self.still_fits(&seeker, node) {
-                self.columns.forget(&key);
+                self.give_room_back(&key);
                 self.queue.put_back(&key);
                 continue;
             }
             let profile = self.profile_of(&seeker.spec.scheduler_name);
             let body = profile.and_then(|it| it.binders().find_map(|it| it.bind(&seeker, node)));
             let Some(body) = body else {
-                self.columns.forget(&key);
+                self.give_room_back(&key);
                 self.queue.put_back(&key);
                 continue;
             };
@@ -280,6 +284,14 @@ impl Scheduler {
         fits
     }
 
+    /// The Pod does not go where it was assumed: others may.
+    fn give_room_back(&mut self, pod: &Key) {
+        if self.columns.place_of(pod).is_some() {
+            self.columns.forget(pod);
+            self.wake(Hint::PodLeft);
+        }
+    }
+
     /// How a binding ended. The next step starts what waits behind it.
     pub fn bind_ended(&mut self, request: &BindRequest, outcome: BindOutcome) -> Option<Told> {
         let lane = self.lanes.get_mut(&request.node)?;
@@ -299,7 +311,7 @@ impl Scheduler {
             }
             // Unless the view shows already that it was bound after all: then it has left the queue.
             BindOutcome::Failed if self.queue.get(&key).is_some() => {
-                self.columns.forget(&key);
+                self.give_room_back(&key);
                 self.queue.put_back(&key);
             }
             BindOutcome::Failed => {}
