@@ -221,7 +221,7 @@ impl Gateway {
             }
             Route::Document(document) => {
                 self.permit_path(&request)?;
-                self.documents.answer(&document, &request.headers)
+                self.documents.answer(&document, &request.headers, &request.query)
             }
             Route::System(system) => {
                 self.permit_path(&request)?;

@@ -6,7 +6,6 @@
 
 mod authn;
 mod containers;
-pub mod discovery;
 mod documents;
 mod gateway;
 pub mod health;
