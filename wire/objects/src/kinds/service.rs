@@ -28,6 +28,7 @@ pub const STRATEGY: Strategy = Strategy {
     prepare_update: |new, old| {
         tree::copy(new, old, "status");
         keep_allocations(new, old);
+        drop_left_over(new, old);
         drop_unused(new);
     },
     validate: validate::on_create,
@@ -147,6 +148,31 @@ fn drop_unused(service: &mut Value) {
     if kind != "LoadBalancer" {
         tree::remove(service, "spec.allocateLoadBalancerNodePorts");
         tree::remove(service, "spec.loadBalancerClass");
+    }
+}
+
+/// A changed type takes along what only the old type used and the client did not touch: upstream's
+/// dropTypeDependentFields.
+fn drop_left_over(new: &mut Value, old: &Value) {
+    let node_ports = |service: &Value| -> Vec<Value> {
+        tree::list(service, "spec.ports")
+            .iter()
+            .map(|it| tree::at(it, "nodePort").clone())
+            .collect()
+    };
+    if wants_node_ports(old) && !wants_node_ports(new) && node_ports(old) == node_ports(new) {
+        tree::each_mut(new, "spec.ports").for_each(|port| drop(tree::remove(port, "nodePort")));
+    }
+    let is_external = |service: &Value| {
+        matches!(tree::text(service, "spec.type"), "NodePort" | "LoadBalancer")
+            || !tree::list(service, "spec.externalIPs").is_empty()
+    };
+    if is_external(old) && !is_external(new) {
+        for field in ["spec.externalTrafficPolicy", "spec.healthCheckNodePort"] {
+            if tree::at(new, field) == tree::at(old, field) {
+                tree::remove(new, field);
+            }
+        }
     }
 }
 
