@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
+use kactor_objects::kinds::service::{default_ip_families, wants_cluster_ip, wants_node_ports};
 use kactor_objects::registry::Kind;
 use kactor_objects::status::Status;
 use kactor_objects::{FieldError, Path, meta, tree};
@@ -38,21 +39,11 @@ pub(crate) fn service(
     let mut errors = Vec::new();
     let held = old.map(held_by).unwrap_or_default();
     let mut taken = BTreeSet::new();
-    if needs_address(new) {
-        let before = old.map(|it| tree::text(it, "spec.clusterIP").to_owned()).unwrap_or_default();
-        if tree::text(new, "spec.clusterIP").is_empty() && !before.is_empty() && before != "None" {
-            tree::put(new, "spec.clusterIP", before);
-        }
+    if wants_cluster_ip(new) {
         assign_address(api, kind, new, &held, &mut errors)?;
-    } else if tree::text(new, "spec.type") == "ExternalName" {
-        tree::remove(new, "spec.clusterIP");
-        tree::remove(new, "spec.clusterIPs");
     }
-    if needs_ports(new) {
-        keep_ports(old, new);
+    if wants_node_ports(new) {
         assign_ports(api, kind, new, &held, &mut taken, &mut errors)?;
-    } else {
-        tree::each_mut(new, "spec.ports").for_each(|port| drop(tree::remove(port, "nodePort")));
     }
     if !errors.is_empty() {
         return Err(Status::invalid(kind, meta::name(new), &errors));
@@ -74,19 +65,6 @@ pub(crate) fn service(
 /// Gives back everything that a deleted Service held.
 pub(crate) fn release_service(old: &Value) -> Vec<Write> {
     held_by(old).into_iter().map(|key| remove_owned(key, meta::uid(old))).collect()
-}
-
-fn needs_address(service: &Value) -> bool {
-    tree::text(service, "spec.type") != "ExternalName" && tree::text(service, "spec.clusterIP") != "None"
-}
-
-fn needs_ports(service: &Value) -> bool {
-    let allocates = tree::at(service, "spec.allocateLoadBalancerNodePorts").as_bool().unwrap_or(true);
-    match tree::text(service, "spec.type") {
-        "NodePort" => true,
-        "LoadBalancer" => allocates,
-        _ => false,
-    }
 }
 
 /// The keys of what the Service names.
@@ -147,25 +125,8 @@ fn assign_address(
     };
     tree::put(new, "spec.clusterIP", address.to_string());
     tree::put(new, "spec.clusterIPs", json!([address.to_string()]));
-    tree::fill(new, "spec.ipFamilies", json!(["IPv4"]));
-    tree::fill(new, "spec.ipFamilyPolicy", "SingleStack");
+    default_ip_families(new);
     Ok(())
-}
-
-/// Ports that an update left out keep their node port when the port itself is the same.
-fn keep_ports(old: Option<&Value>, new: &mut Value) {
-    let before: Vec<Value> = old.map(|it| tree::list(it, "spec.ports").to_vec()).unwrap_or_default();
-    for port in tree::each_mut(new, "spec.ports") {
-        if tree::integer(port, "nodePort").is_some_and(|it| it > 0) {
-            continue;
-        }
-        let same = before.iter().find(|it| {
-            it.get("port") == port.get("port") && tree::text(it, "protocol") == tree::text(port, "protocol")
-        });
-        if let Some(node_port) = same.and_then(|it| tree::integer(it, "nodePort")) {
-            tree::put(port, "nodePort", node_port);
-        }
-    }
 }
 
 fn assign_ports(

@@ -131,6 +131,7 @@ async fn a_node_sees_and_writes_its_own_things_only() {
     let mut status = world.get("pods/a").await.unwrap();
     status["status"]["phase"] = json!("Running");
     world.as_user(&node, Operation::Update, "pods/a/status", Some(status.clone())).await.unwrap();
+    status["metadata"]["resourceVersion"] = json!("");
     let other = world.as_user(&User::node("n2"), Operation::Update, "pods/a/status", Some(status)).await;
     assert_eq!(other.unwrap_err().code, 403);
 }

@@ -40,7 +40,7 @@ async fn selectors_choose_by_labels_and_fields() {
         assert_eq!(names(&list.await.unwrap()), expected, "{labels:?} {fields:?}");
     }
     let bad = world.list("configmaps", |it| it.field_selector = Some("data.k=v".into())).await.unwrap_err();
-    assert_eq!((bad.code, bad.message.as_str()), (400, "field label not supported: data.k"));
+    assert!(bad.code == 400 && bad.message.contains("data.k"), "{bad}");
     let bad = world.list("configmaps", |it| it.label_selector = Some("a=(".into())).await.unwrap_err();
     assert_eq!(bad.code, 400);
 }

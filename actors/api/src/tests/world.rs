@@ -30,8 +30,6 @@ impl NoteSink for Kept {
     }
 }
 
-pub const MANAGER: &str = "test";
-
 impl World {
     /// With the namespaces, roles and the Service `kubernetes` in place, and a service account in `default`.
     pub async fn new() -> Self {
