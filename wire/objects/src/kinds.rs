@@ -20,3 +20,6 @@ pub mod review;
 pub mod secret;
 pub mod service;
 pub mod service_account;
+
+#[cfg(test)]
+mod tests;

@@ -426,7 +426,7 @@ impl Details {
         if !self.causes.is_empty() {
             details["causes"] = self.causes.iter().map(Cause::to_json).collect();
         }
-        if let Some(seconds) = self.retry_after_seconds {
+        if let Some(seconds @ 1..) = self.retry_after_seconds {
             details["retryAfterSeconds"] = json!(seconds);
         }
         details

@@ -38,7 +38,6 @@ fn rows_are_what_discovery_says() {
             finalize /v1 Namespace [update]
             status /v1 Namespace [get,patch,update]
         v1 nodes Node Cluster ["no"] [] [create,delete,deletecollection,get,list,patch,update,watch]
-            proxy /v1 NodeProxyOptions [create,delete,get,patch,update]
             status /v1 Node [get,patch,update]
         v1 pods Pod Namespaced ["po"] ["all"] [create,delete,deletecollection,get,list,patch,update,watch]
             attach /v1 PodAttachOptions [create,get]
@@ -123,5 +122,79 @@ fn names_of_subresources_are_unique() {
         let n_names = names.len();
         names.dedup();
         assert_eq!(names.len(), n_names, "{}", it.kind);
+    }
+}
+
+/// One object of each kind with every field set, from upstream's tree (testdata/NOTICE).
+fn samples() -> Vec<(&'static Kind, serde_json::Value)> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata");
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("the testdata folder") {
+        let path = entry.expect("a readable entry").path();
+        if path.extension().is_some_and(|it| it == "json") {
+            let bytes = std::fs::read(&path).expect("a readable file");
+            let object: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
+            let (version, kind) = (crate::meta::api_version(&object), crate::meta::kind(&object));
+            found.push((registry().by_api_version(version, kind).expect(kind), object));
+        }
+    }
+    found.sort_by_key(|(kind, _)| (kind.group, kind.resource));
+    found
+}
+
+#[test]
+fn there_is_a_sample_of_every_stored_kind() {
+    let samples = samples();
+    for it in registry().iter().filter(|it| it.stored().is_some()) {
+        assert!(samples.iter().any(|(kind, _)| std::ptr::eq(*kind, it)), "{}", it.kind);
+    }
+}
+
+#[test]
+fn full_objects_go_through_every_function_and_defaults_keep_what_is_set() {
+    for (kind, object) in samples() {
+        let mut defaulted = object.clone();
+        (kind.strategy.default)(&mut defaulted);
+        assert_kept(&object, &defaulted, kind.kind);
+        let mut created = defaulted.clone();
+        (kind.strategy.prepare_create)(&mut created);
+        (kind.strategy.validate)(&created);
+        (kind.strategy.validate_update)(&created, &defaulted);
+        for sub in kind.subresources {
+            if let Access::Object(strategy) = sub.access {
+                let mut new = defaulted.clone();
+                (strategy.prepare)(&mut new, &created);
+                (strategy.validate)(&new, &created);
+            }
+        }
+        let now = kactor_protocol::Timestamp::from_seconds(1_800_000_000);
+        assert_eq!((kind.printer.cells)(&object, now).len(), kind.printer.columns.len());
+        if let Some(stored) = kind.stored() {
+            let there = (stored.to_storage)(object.clone());
+            assert_eq!(crate::meta::api_version(&there), stored.api_version);
+            assert_eq!((stored.from_storage)(there), object, "{}", kind.kind);
+        }
+    }
+}
+
+/// What the client set is still there; quantities and fields that stand for another are left out.
+fn assert_kept(before: &serde_json::Value, after: &serde_json::Value, at: &str) {
+    use serde_json::Value;
+    match (before, after) {
+        (Value::Object(before), Value::Object(after)) => {
+            for (key, value) in before
+                .iter()
+                .filter(|(key, _)| !matches!(key.as_str(), "stringData" | "serviceAccount"))
+            {
+                let kept = after.get(key);
+                assert!(kept.is_some(), "{at}.{key} was dropped");
+                assert_kept(value, kept.unwrap_or(value), &format!("{at}.{key}"));
+            }
+        }
+        (Value::Array(before), Value::Array(after)) => {
+            assert_eq!(before.len(), after.len(), "{at}");
+            before.iter().zip(after).for_each(|(before, after)| assert_kept(before, after, at));
+        }
+        (before, after) => assert_eq!(before, after, "{at}"),
     }
 }
