@@ -102,8 +102,8 @@ pub(super) fn aggregated(kinds: &[Served], root: Root) -> Value {
                 .map(|version| aggregated_version(kinds, group, version))
                 .collect();
             let metadata = match group {
-                "" => json!({ "creationTimestamp": null }),
-                group => json!({ "name": group, "creationTimestamp": null }),
+                "" => json!({}),
+                group => json!({ "name": group }),
             };
             json!({ "metadata": metadata, "versions": versions })
         })

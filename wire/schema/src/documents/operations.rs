@@ -158,8 +158,10 @@ pub(super) fn definition_of(group: &str, version: &str, kind: &str) -> Option<St
 struct Target<'a> {
     verbs: &'a [String],
     kind: (String, String, String),
+    /// None for streams: they are connected to, not read.
     definition: Option<String>,
     list: Option<String>,
+    answers_text: bool,
     tag: String,
     /// `Namespaced` and the kind, and the subresource; part of operation ids.
     subject: String,
@@ -180,6 +182,7 @@ impl<'a> Target<'a> {
             kind: (kind.group.clone(), kind.version.clone(), kind.kind.clone()),
             definition: definition(&kind.kind),
             list: definition(&format!("{}List", kind.kind)),
+            answers_text: false,
             tag: format!("{}_{}", group.replace(['.', '-'], "_"), kind.version),
             subject: format!("{scope}{}", kind.kind),
             group_word: words.collect(),
@@ -194,6 +197,7 @@ impl<'a> Target<'a> {
             verbs: &subresource.verbs,
             definition: definition_of(&group, &version, &subresource.kind),
             list: None,
+            answers_text: subresource.name == "log",
             kind: (group, version, subresource.kind.clone()),
             subject: format!("{}{}", target.subject, capitalized(&subresource.name)),
             ..target
@@ -207,75 +211,102 @@ impl<'a> Target<'a> {
     }
 
     fn operation(&self, verb: &str, id_suffix: &str) -> Option<Operation> {
-        let meta = |name: &str| Some(format!("{META}{name}"));
-        let own = || self.definition.clone();
-        let list = || self.list.clone();
-        let reading: &[&str] = &["200"];
-        let (method, action, id, parameters, body, answer, codes) = match verb {
-            "get" => ("get", "get", "read", vec![], None, own(), reading),
-            "list" => ("get", "list", "list", LISTING.to_vec(), None, list(), reading),
-            "create" => (
-                "post",
-                "post",
-                "create",
-                WRITING.to_vec(),
-                own(),
-                own(),
-                &["200", "201", "202"][..],
-            ),
-            "update" => {
-                ("put", "put", "replace", WRITING.to_vec(), own(), own(), &["200", "201"][..])
-            }
-            "patch" => (
-                "patch",
-                "patch",
-                "patch",
-                PATCHING.to_vec(),
-                meta("Patch"),
-                own(),
-                &["200", "201"][..],
-            ),
-            "delete" => (
-                "delete",
-                "delete",
-                "delete",
-                DELETING.to_vec(),
-                meta("DeleteOptions"),
-                meta("Status"),
-                &["200", "202"][..],
-            ),
-            "deletecollection" => {
-                let parameters = [&DELETING[..], &LISTING[1..7]].concat();
-                (
-                    "delete",
-                    "deletecollection",
-                    "delete",
-                    parameters,
-                    meta("DeleteOptions"),
-                    meta("Status"),
-                    reading,
-                )
-            }
-            _ => return None,
+        let row = VERBS.iter().find(|row| row.verb == verb)?;
+        let streams = self.definition.is_none();
+        let (action, id_word) = match streams {
+            true => ("connect", format!("connect{}{}", self.group_word, capitalized(row.method))),
+            false => (row.action, format!("{}{}", row.id, self.group_word)),
         };
-        // Subresources whose bodies are streams are connected to, not read.
-        let action = if self.definition.is_none() && verb != "get" { "connect" } else { action };
-        let collection = if verb == "deletecollection" { "Collection" } else { "" };
         Some(Operation {
-            method,
+            method: row.method,
             action,
-            id: format!("{id}{}{collection}{}{id_suffix}", self.group_word, self.subject),
+            id: format!("{id_word}{}{}{id_suffix}", row.id_infix, self.subject),
             tag: self.tag.clone(),
             description: format!("{verb} {}", self.subject),
             kind: self.kind.clone(),
-            parameters,
-            body,
+            parameters: row.parameters.concat(),
+            body: self.part(row.body),
             consumes: if verb == "patch" { PATCHES } else { ANY },
-            answer,
-            codes,
+            answer: self.part(row.answer).filter(|_| !self.answers_text),
+            codes: row.codes,
         })
     }
+
+    fn part(&self, part: Part) -> Option<String> {
+        match part {
+            Part::Nothing => None,
+            Part::Own => self.definition.clone(),
+            Part::List => self.list.clone(),
+            Part::Meta(name) => Some(format!("{META}{name}")),
+        }
+    }
 }
+
+/// What a request's or an answer's body is.
+#[derive(Clone, Copy)]
+enum Part {
+    Nothing,
+    Own,
+    List,
+    Meta(&'static str),
+}
+
+/// How a verb stands in a document.
+struct VerbRow {
+    verb: &'static str,
+    method: &'static str,
+    action: &'static str,
+    /// The words of an operation id, before and after its group.
+    id: &'static str,
+    id_infix: &'static str,
+    parameters: &'static [&'static [Parameter]],
+    body: Part,
+    answer: Part,
+    codes: &'static [&'static str],
+}
+
+const fn row(
+    verb: &'static str,
+    method: &'static str,
+    id: &'static str,
+    body: Part,
+    answer: Part,
+) -> VerbRow {
+    let (parameters, codes): (&[&[Parameter]], &[&str]) = match method.as_bytes() {
+        b"post" => (&[&WRITING], &["200", "201", "202"]),
+        b"put" => (&[&WRITING], &["200", "201"]),
+        b"patch" => (&[&PATCHING], &["200", "201"]),
+        b"delete" => (&[&DELETING], &["200", "202"]),
+        _ => (&[], &["200"]),
+    };
+    VerbRow { verb, method, action: method, id, id_infix: "", parameters, body, answer, codes }
+}
+
+const VERBS: [VerbRow; 7] = [
+    row("get", "get", "read", Part::Nothing, Part::Own),
+    VerbRow {
+        action: "list",
+        parameters: &[&LISTING],
+        ..row("list", "get", "list", Part::Nothing, Part::List)
+    },
+    row("create", "post", "create", Part::Own, Part::Own),
+    row("update", "put", "replace", Part::Own, Part::Own),
+    row("patch", "patch", "patch", Part::Meta("Patch"), Part::Own),
+    row("delete", "delete", "delete", Part::Meta("DeleteOptions"), Part::Meta("Status")),
+    VerbRow {
+        action: "deletecollection",
+        id_infix: "Collection",
+        parameters: &[&DELETING, LISTING.split_at(1).1.split_at(6).0],
+        codes: &["200"],
+        ..row(
+            "deletecollection",
+            "delete",
+            "delete",
+            Part::Meta("DeleteOptions"),
+            Part::Meta("Status"),
+        )
+    },
+];
 
 fn capitalized(word: &str) -> String {
     let mut letters = word.chars();

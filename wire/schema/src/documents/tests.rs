@@ -206,6 +206,7 @@ fn operation_ids_are_kubernetes_and_unique() {
         "deleteCoreV1CollectionNamespacedPod",
         "patchAppsV1NamespacedDeploymentScale",
         "readCoreV1NamespacedPodLog",
+        "connectCoreV1PostNamespacedPodExec",
     ] {
         assert!(ids.contains(id), "{id} is missing from {ids:?}");
     }

@@ -492,6 +492,44 @@ fn specs() -> impl Strategy<Value = Value> {
     )
 }
 
+/// Any JSON, with names and path elements that the code looks for.
+fn anything() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        (0..3_i32).prop_map(Value::from),
+        "[a-b]{0,1}".prop_map(Value::from),
+        Just(json!("Update")),
+    ];
+    let name = prop_oneof![
+        Just("metadata"),
+        Just("spec"),
+        Just("template"),
+        Just("containers"),
+        Just("name"),
+        Just("ports"),
+        Just("managedFields"),
+        Just("operation"),
+        Just("fieldsV1"),
+        Just("f:spec"),
+        Just("k:{}"),
+        Just("v:1"),
+        Just("."),
+        Just("finalizers"),
+        Just("labels"),
+    ];
+    leaf.prop_recursive(6, 48, 4, move |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            proptest::collection::btree_map(name.clone(), inner, 0..5).prop_map(|fields| {
+                Value::Object(
+                    fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+                )
+            }),
+        ]
+    })
+}
+
 fn force(live: Option<&Value>, spec: &Value, manager: &str) -> Applied {
     let none = FieldSet::default();
     apply(deployment(), live, &web(spec.clone()), &writer(manager, "t", &none), OnConflict::Force)
@@ -504,6 +542,16 @@ fn bare(mut object: Value) -> Value {
 }
 
 proptest! {
+    #[test]
+    fn no_tree_however_wrong_makes_it_panic(live in anything(), new in anything()) {
+        let none = FieldSet::default();
+        let _ = apply(deployment(), Some(&live), &new, &writer("m", "t", &none), OnConflict::Force);
+        updated(Some(&live), new.clone(), "m", "t");
+        if let Ok(set) = FieldSet::decode(&new) {
+            prop_assert_eq!(FieldSet::decode(&set.encode()), Ok(set));
+        }
+    }
+
     #[test]
     fn one_appliers_object_is_its_last_configuration(first in specs(), second in specs()) {
         let live = force(None, &first, "one").object;
