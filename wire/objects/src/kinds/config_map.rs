@@ -48,7 +48,8 @@ fn validate(map: &Value) -> Vec<FieldError> {
         bytes += decoded(value, path, &mut errors);
     }
     if bytes > DATA_BYTES_MAX {
-        errors.push(FieldError::too_long(Path::new("data"), DATA_BYTES_MAX));
+        // Upstream names the empty path here, and people search for these words.
+        errors.push(FieldError::too_long(Path::new("[]"), DATA_BYTES_MAX));
     }
     errors
 }

@@ -87,14 +87,21 @@ pub fn wants_node_ports(service: &Value) -> bool {
     }
 }
 
-/// Fills in `ipFamilies` and `ipFamilyPolicy` as a single-stack IPv4 cluster does.
+/// Fills in `ipFamilies` and `ipFamilyPolicy` as a single-stack IPv4 cluster does. Who runs the endpoints of a
+/// headless Service without selector is unknown, so upstream assumes both families there.
 pub fn default_ip_families(service: &mut Value) {
     if tree::text(service, "spec.type") == "ExternalName" {
         return;
     }
-    tree::fill(service, "spec.ipFamilyPolicy", "SingleStack");
+    let unmanaged = tree::text(service, "spec.clusterIP") == "None"
+        && tree::is_empty(tree::at(service, "spec.selector"));
+    let (policy, families) = match unmanaged {
+        true => ("RequireDualStack", json!(["IPv4", "IPv6"])),
+        false => ("SingleStack", json!(["IPv4"])),
+    };
+    tree::fill(service, "spec.ipFamilyPolicy", policy);
     if tree::list(service, "spec.ipFamilies").is_empty() {
-        tree::put(service, "spec.ipFamilies", json!(["IPv4"]));
+        tree::put(service, "spec.ipFamilies", families);
     }
 }
 

@@ -182,7 +182,7 @@ fn config_maps_and_secrets() {
         data[..]: Invalid value: "..": must not be '..'
         data[a]: Invalid value: "a": duplicate of key present in binaryData
         binaryData[b]: Invalid value: null: must be base64, with padding, of the standard alphabet
-        data: Too long: may not be more than 1048576 bytes
+        []: Too long: may not be more than 1048576 bytes
         data[tls.crt]: Required value
         data[tls.key]: Required value
         metadata.annotations[kubernetes.io/service-account.name]: Required value
@@ -329,4 +329,17 @@ fn a_new_node_keeps_its_status_and_allocatable_follows_capacity() {
     (kind("nodes").strategy.default)(&mut node);
     (kind("nodes").strategy.prepare_create)(&mut node);
     assert_eq!(node["status"], json!({"capacity": {"cpu": "2"}, "allocatable": {"cpu": "2"}}));
+}
+
+#[test]
+fn ip_families_follow_a_single_stack_cluster() {
+    for (mut service, policy) in [
+        (json!({"spec": {"selector": {"a": "b"}}}), json!("SingleStack")),
+        (json!({"spec": {"selector": {"a": "b"}, "clusterIP": "None"}}), json!("SingleStack")),
+        (json!({"spec": {"clusterIP": "None"}}), json!("RequireDualStack")),
+        (json!({"spec": {"type": "ExternalName"}}), Value::Null),
+    ] {
+        super::service::default_ip_families(&mut service);
+        assert_eq!(service["spec"]["ipFamilyPolicy"], policy, "{service}");
+    }
 }

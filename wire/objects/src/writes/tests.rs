@@ -257,3 +257,10 @@ fn only_fields_beyond_bookkeeping_make_a_change() {
     more["extra"] = json!(1);
     assert!(!is_unchanged(&more, &old) && !is_unchanged(&old, &more));
 }
+
+#[test]
+fn reviews_need_no_name() {
+    let review = json!({"spec": {"resourceAttributes": {"verb": "get", "resource": "pods"}}});
+    assert!(check_create(kind("selfsubjectaccessreviews"), &review).is_empty());
+    assert!(!check_create(kind("configmaps"), &json!({})).is_empty());
+}
