@@ -3,10 +3,10 @@
 //! The texts are those of Kubernetes' decoder (sigs.k8s.io/json), because clients and people match on them. `null`
 //! means absent there: it decodes to a nil or zero value that is not written back, so it is removed here too.
 
+mod json_types;
 mod scalar;
-mod types;
 
-pub use types::{TypeError, check_types};
+pub use json_types::{TypeError, check_types};
 
 use crate::schema::{Node, Scalar, Schema, Shape};
 use serde_json::Value;

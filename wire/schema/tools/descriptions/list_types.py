@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write src/types.rs: one line for each type of k8s-openapi that has a schema.
+"""Write src/each_type.rs: one line for each type of k8s-openapi that has a schema.
 
     list_types.py ~/.cargo/registry/src/INDEX/k8s-openapi-0.29.0/src/v1_36
 """
@@ -28,4 +28,4 @@ lines = [
     "pub(crate) use each_type;",
     "",
 ]
-(pathlib.Path(__file__).parent / "src" / "types.rs").write_text("\n".join(lines))
+(pathlib.Path(__file__).parent / "src" / "each_type.rs").write_text("\n".join(lines))

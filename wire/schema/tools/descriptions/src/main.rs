@@ -3,7 +3,7 @@
 //! Run by hand, never by the build: k8s-openapi is large, and production must not depend on it.
 //! Output: `{definition: [description, {field: description}]}`, raw deflate.
 
-mod types;
+mod each_type;
 
 use flate2::{Compression, write::DeflateEncoder};
 use schemars::{JsonSchema, SchemaGenerator};
@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             definitions.insert(<$type>::schema_name().into_owned(), described(schema.as_value()));
         };
     }
-    types::each_type!(add);
+    each_type::each_type!(add);
     let text = serde_json::to_vec(&Value::Object(definitions))?;
     let target = concat!(env!("CARGO_MANIFEST_DIR"), "/../../data/descriptions.json.deflate");
     let mut encoder = DeflateEncoder::new(std::fs::File::create(target)?, Compression::best());
