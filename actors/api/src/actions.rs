@@ -19,18 +19,22 @@ use crate::write::Writing;
 
 impl Api {
     /// A posted object that is answered and never stored.
-    pub(crate) async fn answer_virtual(&self, request: &Request, kind: &'static Kind) -> Result<Response, Status> {
+    pub(crate) async fn answer_virtual(
+        &self,
+        request: &Request,
+        kind: &'static Kind,
+    ) -> Result<Response, Status> {
         let (posted, warnings) = fields::decode(request, kind.group, kind.version, kind.kind)?;
         if kind.kind == "Binding" {
             let mut bound = request.clone();
-            bound.resource = Resource::new("", "v1", "pods").named(meta::name(&posted)).sub("binding");
+            bound.resource =
+                Resource::new("", "v1", "pods").named(meta::name(&posted)).subresource("binding");
             bound.resource.namespace.clone_from(&request.resource.namespace);
             let pods = crate::perform::kind_of(&bound.resource)?;
             return self.bind_pod(&bound, pods, &posted).await;
         }
-        let answer = reviews::review(self, request, kind, &posted).unwrap_or_else(|| {
-            Err(Status::method_not_allowed(kind, request.operation.verb()))
-        })?;
+        let answer = reviews::review(self, request, kind, &posted)
+            .unwrap_or_else(|| Err(Status::method_not_allowed(kind, request.operation.verb())))?;
         Ok(Response { code: 201, object: Object::from_tree(&answer), warnings, revision: None })
     }
 
@@ -48,13 +52,22 @@ impl Api {
             "TokenRequest" => {
                 admission::check_token_request(self, request, &posted)?;
                 let answer = self.issue_token(request, kind, &posted)?;
-                Ok(Response { code: 201, object: Object::from_tree(&answer), warnings, revision: None })
+                Ok(Response {
+                    code: 201,
+                    object: Object::from_tree(&answer),
+                    warnings,
+                    revision: None,
+                })
             }
             _ => Err(Status::method_not_allowed(kind, request.operation.verb())),
         }
     }
 
-    pub(crate) async fn get_scale(&self, request: &Request, kind: &Kind) -> Result<Response, Status> {
+    pub(crate) async fn get_scale(
+        &self,
+        request: &Request,
+        kind: &Kind,
+    ) -> Result<Response, Status> {
         let named = crate::freshness::Named::parse(request.options.resource_version.as_deref())?;
         self.freshen(named, request.deadline).await?;
         let stored = self.current(request, kind)?;
@@ -64,7 +77,12 @@ impl Api {
     }
 
     /// Puts the pod on the node, once; touches the node's allocation key in the same transaction.
-    async fn bind_pod(&self, request: &Request, kind: &'static Kind, binding: &Value) -> Result<Response, Status> {
+    async fn bind_pod(
+        &self,
+        request: &Request,
+        kind: &'static Kind,
+        binding: &Value,
+    ) -> Result<Response, Status> {
         let writing = Writing { api: self, request, kind, sub: None };
         let target = tree::text(binding, "target.kind");
         let node = tree::text(binding, "target.name");
@@ -75,7 +93,8 @@ impl Api {
             let current = self.current(request, kind)?;
             let old = self.tree(kind, &current, current.modified)?;
             let new = bound_pod(kind, &current, &old, binding, &self.env().wall().rfc3339())?;
-            let precondition = Precondition::UidAndRevision(current.value.uid.clone(), current.modified);
+            let precondition =
+                Precondition::UidAndRevision(current.value.uid.clone(), current.modified);
             let mut writes = vec![writing.put(&current.key, &new, precondition)?];
             writes.extend(allocation_key(node).map(|key| Write::Touch { key }));
             Ok((Plan { guards: request.options.guards.clone(), writes }, ()))
@@ -85,7 +104,12 @@ impl Api {
     }
 
     /// A delete of the pod, with its preconditions and grace period.
-    async fn evict(&self, request: &Request, kind: &'static Kind, eviction: &Value) -> Result<Response, Status> {
+    async fn evict(
+        &self,
+        request: &Request,
+        kind: &'static Kind,
+        eviction: &Value,
+    ) -> Result<Response, Status> {
         let name = request.resource.name.as_deref().unwrap_or_default();
         if meta::name(eviction) != name && !meta::name(eviction).is_empty() {
             return Err(Status::bad_request("name in URL does not match name in Eviction object"));
@@ -107,11 +131,13 @@ fn bound_pod(
     now: &str,
 ) -> Result<Value, Status> {
     let name = meta::name(old);
-    let conflict = |why: String| Status::conflict(
-        kactor_objects::status::GroupResource { group: kind.group, resource: "pods/binding" },
-        name,
-        &why,
-    );
+    let conflict = |why: String| {
+        Status::conflict(
+            kactor_objects::status::GroupResource { group: kind.group, resource: "pods/binding" },
+            name,
+            &why,
+        )
+    };
     let uid = meta::uid(binding);
     if !uid.is_empty() && uid != current.value.uid.as_str() {
         return Err(Status::uid_precondition(kind, name, uid, current.value.uid.as_str()));

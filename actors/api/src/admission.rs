@@ -58,7 +58,8 @@ impl Admission<'_> {
         let mut guards = self.request.options.guards.clone();
         if self.kind.is_namespaced() {
             let namespace = self.check_namespace(object)?;
-            guards.extend(namespace.map(|it| Guard::Revision { key: it.key, revision: it.modified }));
+            guards
+                .extend(namespace.map(|it| Guard::Revision { key: it.key, revision: it.modified }));
         }
         Ok(guards)
     }
@@ -89,12 +90,17 @@ impl Admission<'_> {
             return Ok(None);
         }
         let name = self.request.resource.namespace.as_deref().unwrap_or_default();
-        let not_found = || Status::not_found(GroupResource { group: "", resource: "namespaces" }, name);
+        let not_found =
+            || Status::not_found(GroupResource { group: "", resource: "namespaces" }, name);
         let key = Key::new("", "namespaces", "", name).map_err(|_| not_found())?;
         let stored = self.api.store().get(&key).ok_or_else(not_found)?;
         let namespace: Value = serde_json::from_slice(&stored.value.body).unwrap_or_default();
-        if meta::is_terminating(&namespace) || tree::text(&namespace, "status.phase") == "Terminating" {
-            let why = format!("unable to create new content in namespace {name} because it is being terminated");
+        if meta::is_terminating(&namespace)
+            || tree::text(&namespace, "status.phase") == "Terminating"
+        {
+            let why = format!(
+                "unable to create new content in namespace {name} because it is being terminated"
+            );
             return Err(self.forbid(meta::name(object), &why).with_causes(vec![Cause {
                 reason: "NamespaceTerminating".to_owned(),
                 message: format!("namespace {name} is being terminated"),
@@ -114,7 +120,6 @@ pub(crate) fn release(kind: &Kind, old: &Value) -> Vec<Write> {
     }
 }
 
-
 /// On a node and not yet ended: it counts against what the node may give.
 fn holds_node(pod: &Value) -> bool {
     !tree::text(pod, "spec.nodeName").is_empty()
@@ -122,5 +127,8 @@ fn holds_node(pod: &Value) -> bool {
 }
 
 fn touch(pod: &Value) -> Vec<Write> {
-    allocation_key(tree::text(pod, "spec.nodeName")).map(|key| Write::Touch { key }).into_iter().collect()
+    allocation_key(tree::text(pod, "spec.nodeName"))
+        .map(|key| Write::Touch { key })
+        .into_iter()
+        .collect()
 }

@@ -54,7 +54,12 @@ pub(crate) fn service(
     let put = |key: &Key| Write::Put {
         key: key.clone(),
         precondition: Precondition::Absent,
-        value: StoreValue { storage_version: 1, flags: 0, uid: uid.clone(), body: owner.clone().into() },
+        value: StoreValue {
+            storage_version: 1,
+            flags: 0,
+            uid: uid.clone(),
+            body: owner.clone().into(),
+        },
         expires_at: None,
     };
     let mut writes: Vec<Write> = wanted.difference(&held).map(put).collect();
@@ -100,24 +105,32 @@ fn assign_address(
     let range = api.config().service_range;
     let wanted = tree::text(new, "spec.clusterIP").to_owned();
     let free = |address: Ipv4Addr| {
-        address_key(address).is_some_and(|key| held.contains(&key) || api.store().get(&key).is_none())
+        address_key(address)
+            .is_some_and(|key| held.contains(&key) || api.store().get(&key).is_none())
     };
     let path = || Path::new("spec.clusterIPs");
     let address = if wanted.is_empty() {
         // The first address is the API's own.
-        let random = (0..TRIES).map(|_| 1 + (api.env().random_u64() % u64::from(range.len() - 1)) as u32);
+        let random =
+            (0..TRIES).map(|_| 1 + (api.env().random_u64() % u64::from(range.len() - 1)) as u32);
         let all = random.chain(1..range.len());
         all.map(|it| range.nth(it)).find(|it| free(*it)).ok_or_else(|| {
-            Status::internal(&format!("failed to allocate a serviceIP for {}: range {range} is full", kind.kind))
+            Status::internal(&format!(
+                "failed to allocate a serviceIP for {}: range {range} is full",
+                kind.kind
+            ))
         })?
     } else {
         let Some(address) = wanted.parse().ok().filter(|it| range.contains(*it)) else {
-            let detail = format!("failed to allocate IP {wanted}: the provided IP is not in the valid range. The range of valid IPs is {range}");
+            let detail = format!(
+                "failed to allocate IP {wanted}: the provided IP is not in the valid range. The range of valid IPs is {range}"
+            );
             errors.push(FieldError::invalid(path(), json!([wanted]), detail));
             return Ok(());
         };
         if !free(address) {
-            let detail = format!("failed to allocate IP {wanted}: provided IP is already allocated");
+            let detail =
+                format!("failed to allocate IP {wanted}: provided IP is already allocated");
             errors.push(FieldError::invalid(path(), json!([wanted]), detail));
             return Ok(());
         }
@@ -142,25 +155,40 @@ fn assign_ports(
     let free = |port: i64| {
         port_key(port).is_some_and(|key| held.contains(&key) || api.store().get(&key).is_none())
     };
-    taken.extend(tree::list(new, "spec.ports").iter().filter_map(|it| port_key(tree::integer(it, "nodePort")?)));
+    taken.extend(
+        tree::list(new, "spec.ports")
+            .iter()
+            .filter_map(|it| port_key(tree::integer(it, "nodePort")?)),
+    );
     let name = meta::name(new).to_owned();
     for (index, port) in tree::each_mut(new, "spec.ports").enumerate() {
         let path = Path::new("spec.ports").index(index).child("nodePort");
         match tree::integer(port, "nodePort").filter(|it| *it > 0) {
             Some(wanted) if !(first..=last).contains(&wanted) => {
-                let detail = format!("provided port is not in the valid range. The range of valid ports is {first}-{last}");
+                let detail = format!(
+                    "provided port is not in the valid range. The range of valid ports is {first}-{last}"
+                );
                 errors.push(FieldError::invalid(path, wanted, detail));
             }
             Some(wanted) if !free(wanted) => {
-                errors.push(FieldError::invalid(path, wanted, "provided port is already allocated"));
+                errors.push(FieldError::invalid(
+                    path,
+                    wanted,
+                    "provided port is already allocated",
+                ));
             }
             Some(_) => {}
             None => {
                 let span = last - first + 1;
-                let random = (0..TRIES).map(|_| first + (api.env().random_u64() % span.unsigned_abs()) as i64);
-                let unused = |it: &i64| free(*it) && port_key(*it).is_some_and(|key| !taken.contains(&key));
+                let random = (0..TRIES)
+                    .map(|_| first + (api.env().random_u64() % span.unsigned_abs()) as i64);
+                let unused =
+                    |it: &i64| free(*it) && port_key(*it).is_some_and(|key| !taken.contains(&key));
                 let found = random.chain(first..=last).find(unused).ok_or_else(|| {
-                    Status::internal(&format!("failed to allocate a nodePort for {} {name}: range is full", kind.kind))
+                    Status::internal(&format!(
+                        "failed to allocate a nodePort for {} {name}: range is full",
+                        kind.kind
+                    ))
                 })?;
                 taken.extend(port_key(found));
                 tree::put(port, "nodePort", found);

@@ -17,6 +17,7 @@ use crate::notes::{AuditRecord, AuditSink, Note, NoteSink, Outcome};
 use crate::perform::attributes_of;
 use crate::representation::Encodings;
 use crate::request::{Request, Response};
+use crate::selection::{PODS_PREFIX, node_of};
 use crate::service_range::ServiceRange;
 use crate::token::{TokenError, TokenKeys};
 
@@ -75,6 +76,7 @@ impl Api {
     pub fn new(store: Store, env: Env, config: ApiConfig) -> Result<Self, ApiError> {
         let cipher = Cipher::new(&config.encryption_keys)?;
         let tokens = TokenKeys::new(&config.token_keys)?;
+        store.set_label(PODS_PREFIX, Arc::new(node_of));
         let shared = Shared {
             store,
             env,
@@ -129,7 +131,9 @@ impl Api {
     /// Notes what came of the request. Reads that succeed are audited but not noted.
     fn tell(&self, request: &Request, authorization: String, outcome: &Result<Response, Status>) {
         let (code, what) = match outcome {
-            Ok(response) if request.operation.is_write() => (response.code, Some(response.outcome())),
+            Ok(response) if request.operation.is_write() => {
+                (response.code, Some(response.outcome()))
+            }
             Ok(response) => (response.code, None),
             Err(status) => (status.code, Some(refused(status))),
         };

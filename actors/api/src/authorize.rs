@@ -12,7 +12,9 @@ use serde_json::Value;
 
 use crate::api::Api;
 use crate::follow::{Follower, Step};
-use crate::request::{GROUP_AUTHENTICATED, GROUP_MASTERS, GROUP_UNAUTHENTICATED, Resource, USER_ANONYMOUS, User};
+use crate::request::{
+    GROUP_AUTHENTICATED, GROUP_MASTERS, GROUP_UNAUTHENTICATED, Resource, USER_ANONYMOUS, User,
+};
 
 pub mod attributes;
 pub mod escalation;
@@ -83,12 +85,15 @@ impl Api {
         }
         let store = self.store();
         if let Some(name) = attributes.user.node_name() {
-            let decision = self.authorizers().with_nodes(store, |graph| graph.decide(name, attributes));
+            let decision =
+                self.authorizers().with_nodes(store, |graph| graph.decide(name, attributes));
             if decision.is_allowed() {
                 return decision;
             }
             // What remains of a node's rights is a role without a binding: system:node.
-            let general = self.authorizers().with_policy(store, |policy| node::decide_by_role(policy, attributes));
+            let general = self
+                .authorizers()
+                .with_policy(store, |policy| node::decide_by_role(policy, attributes));
             if general.is_allowed() || !decision.reason().is_empty() {
                 return if general.is_allowed() { general } else { decision };
             }
@@ -106,14 +111,19 @@ impl Api {
 
     /// Checks that `user` may act as `wanted` and answers the user to act as: with the groups that Kubernetes adds.
     pub fn impersonate(&self, user: &User, wanted: &User) -> Result<User, Status> {
-        let ask = |group: &str, resource: &str, sub: Option<&str>, namespace: Option<&str>, name: &str| {
+        let ask = |group: &str,
+                   resource: &str,
+                   sub: Option<&str>,
+                   namespace: Option<&str>,
+                   name: &str| {
             let mut target = Resource::new(group, "v1", resource).named(name);
             target.subresource = sub.map(str::to_owned);
             target.namespace = namespace.map(str::to_owned);
             self.require(&Attributes::new(user, "impersonate", &target)).map(drop)
         };
         const AUTHN: &str = "authentication.k8s.io";
-        let account = wanted.name.strip_prefix("system:serviceaccount:").and_then(|it| it.split_once(':'));
+        let account =
+            wanted.name.strip_prefix("system:serviceaccount:").and_then(|it| it.split_once(':'));
         match account {
             Some((namespace, name)) => ask("", "serviceaccounts", None, Some(namespace), name)?,
             None => ask("", "users", None, None, &wanted.name)?,

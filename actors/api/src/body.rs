@@ -41,13 +41,16 @@ pub fn parse(body: &Body) -> Result<Parsed, Status> {
 
 fn parse_json(bytes: &[u8]) -> Result<Parsed, Status> {
     let decoded = decode(bytes).map_err(|error| {
-        Status::bad_request(format!("the object provided is unrecognized (must be of type JSON): {error}"))
+        Status::bad_request(format!(
+            "the object provided is unrecognized (must be of type JSON): {error}"
+        ))
     })?;
     Ok(Parsed { tree: decoded.value, duplicates: decoded.duplicates })
 }
 
 fn parse_yaml(bytes: &[u8]) -> Result<Parsed, Status> {
-    let wrong = |why: String| Status::bad_request(format!("error converting YAML to JSON: yaml: {why}"));
+    let wrong =
+        |why: String| Status::bad_request(format!("error converting YAML to JSON: yaml: {why}"));
     let text = std::str::from_utf8(bytes).map_err(|error| wrong(error.to_string()))?;
     let tree: Value = serde_saphyr::from_str(text).map_err(|error| wrong(error.to_string()))?;
     // Through JSON once more: YAML has values that JSON has not, and its own limit on depth.
@@ -75,15 +78,29 @@ mod tests {
     #[test]
     fn malformed_deep_and_oversized_bodies_are_refused() {
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-        let yaml = |bytes: &'static str| Body::Encoded { content_type: "application/yaml".into(), bytes: bytes.into() };
+        let yaml = |bytes: &'static str| Body::Encoded {
+            content_type: "application/yaml".into(),
+            bytes: bytes.into(),
+        };
         for (body, code) in [
             (Body::json(&b"{"[..]), 400),
             (Body::json(&b"{} {}"[..]), 400),
             (Body::json(deep.into_bytes()), 400),
             (Body::json(vec![b' '; BODY_BYTES_MAX + 1]), 413),
-            (Body::Encoded { content_type: "application/vnd.kubernetes.protobuf".into(), bytes: "k8s".into() }, 415),
+            (
+                Body::Encoded {
+                    content_type: "application/vnd.kubernetes.protobuf".into(),
+                    bytes: "k8s".into(),
+                },
+                415,
+            ),
             (yaml("a: ["), 400),
-            (yaml("a: &a [x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: &f [*e,*e,*e,*e,*e,*e,*e,*e,*e]\ng: &g [*f,*f,*f,*f,*f,*f,*f,*f,*f]\nh: [*g,*g,*g,*g,*g,*g,*g,*g,*g]"), 400),
+            (
+                yaml(
+                    "a: &a [x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: &f [*e,*e,*e,*e,*e,*e,*e,*e,*e]\ng: &g [*f,*f,*f,*f,*f,*f,*f,*f,*f]\nh: [*g,*g,*g,*g,*g,*g,*g,*g,*g]",
+                ),
+                400,
+            ),
         ] {
             assert_eq!(parse(&body).unwrap_err().code, code);
         }

@@ -35,9 +35,9 @@ const AT_ONCE: usize = 32;
 impl Api {
     /// Makes what is missing and repairs what is old. Call it when this host leads, before `/readyz` is 200.
     pub async fn bootstrap(&self, deadline: Deadline) -> Result<(), Status> {
-        let namespaces = NAMESPACES.iter().map(|name| {
-            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-        });
+        let namespaces = NAMESPACES.iter().map(
+            |name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}),
+        );
         self.ensure_all(namespaces.collect(), deadline).await?;
         let mut roles = objects_in(ROLES)?;
         write_out_aggregates(&mut roles);
@@ -59,7 +59,10 @@ impl Api {
         let present = match self.own(Operation::Get, &named, None, deadline).await {
             Ok(it) => it.object.to_tree(),
             Err(status) if status.reason == Reason::NotFound => {
-                return match self.own(Operation::Create, &resource, Some(wanted.clone()), deadline).await {
+                return match self
+                    .own(Operation::Create, &resource, Some(wanted.clone()), deadline)
+                    .await
+                {
                     Err(status) if status.reason == Reason::AlreadyExists => Ok(()),
                     outcome => outcome.map(drop),
                 };
@@ -165,7 +168,8 @@ fn repair(present: &Value, wanted: &Value) -> Option<Value> {
             // Defaults of the stored object are no difference.
             let same = |path: &str| {
                 let (have, want) = (tree::list(present, path), tree::list(wanted, path));
-                have.len() == want.len() && have.iter().zip(want).all(|(have, want)| contains(have, want))
+                have.len() == want.len()
+                    && have.iter().zip(want).all(|(have, want)| contains(have, want))
             };
             if same("endpoints") && same("ports") {
                 return None;
@@ -174,7 +178,9 @@ fn repair(present: &Value, wanted: &Value) -> Option<Value> {
         "Endpoints" => tree::copy(&mut out, wanted, "subsets"),
         "Service" => {
             let port = tree::list(wanted, "spec.ports").first()?.get("targetPort")?.clone();
-            tree::each_mut(&mut out, "spec.ports").take(1).for_each(|it| it["targetPort"] = port.clone());
+            tree::each_mut(&mut out, "spec.ports")
+                .take(1)
+                .for_each(|it| it["targetPort"] = port.clone());
         }
         _ => return None,
     }
@@ -206,8 +212,9 @@ fn add_missing(out: &mut Value, wanted: &Value, path: &str) {
 fn objects_in(files: &[&str]) -> Result<Vec<Value>, Status> {
     let mut objects = Vec::new();
     for text in files {
-        let list: Value = serde_saphyr::from_str(text)
-            .map_err(|error| Status::internal(&format!("a default role cannot be read: {error}")))?;
+        let list: Value = serde_saphyr::from_str(text).map_err(|error| {
+            Status::internal(&format!("a default role cannot be read: {error}"))
+        })?;
         objects.extend(tree::list(&list, "items").iter().cloned());
     }
     objects.iter_mut().for_each(tree::prune_nulls);

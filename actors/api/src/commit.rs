@@ -80,7 +80,12 @@ impl Api {
                 Retry::Replan if error.outcome_is_unknown() => return Err(unknown_outcome(&error)),
                 Retry::Replan => self.catch_up(request.deadline).await?,
                 Retry::Now => {}
-                Retry::After { ms } if matches!(error, ProposeError::NotLeader { .. } | ProposeError::Overloaded) => {
+                Retry::After { ms }
+                    if matches!(
+                        error,
+                        ProposeError::NotLeader { .. } | ProposeError::Overloaded
+                    ) =>
+                {
                     let wait = pause.max(Duration::from_millis(ms.min(200)));
                     pause *= 2;
                     if request.deadline.remaining(self.env().monotonic()) <= wait {
@@ -91,7 +96,8 @@ impl Api {
                 Retry::After { .. } | Retry::Never => return Err(refused(kind, &error)),
             }
         }
-        let why = "the object was changed by others faster than this request could follow; try again";
+        let why =
+            "the object was changed by others faster than this request could follow; try again";
         Err(Status::conflict(kind, request.resource.name.as_deref().unwrap_or_default(), why))
     }
 
@@ -125,7 +131,11 @@ impl Api {
 fn depends_on_state(status: &Status) -> bool {
     matches!(
         status.reason,
-        Reason::NotFound | Reason::AlreadyExists | Reason::Conflict | Reason::Forbidden | Reason::Invalid
+        Reason::NotFound
+            | Reason::AlreadyExists
+            | Reason::Conflict
+            | Reason::Forbidden
+            | Reason::Invalid
     )
 }
 
@@ -136,12 +146,15 @@ fn unknown_outcome(error: &ProposeError) -> Status {
 /// What the log refused for good, as clients are told it.
 pub(crate) fn refused(kind: &Kind, error: &ProposeError) -> Status {
     match error {
-        ProposeError::TooLarge { .. } => Status::request_too_large(kactor_protocol::store::OBJECT_BYTES_MAX),
+        ProposeError::TooLarge { .. } => {
+            Status::request_too_large(kactor_protocol::store::OBJECT_BYTES_MAX)
+        }
         ProposeError::Deposed { .. } => Status::conflict(kind, "", &error.to_string()),
         ProposeError::Overloaded => Status::too_many_requests(error.to_string(), 1),
         ProposeError::Full => Status::service_unavailable(error.to_string()).retry_after(5),
         ProposeError::NotLeader { .. } | ProposeError::NoQuorum => {
-            Status::service_unavailable(format!("the write was not accepted: {error}")).retry_after(1)
+            Status::service_unavailable(format!("the write was not accepted: {error}"))
+                .retry_after(1)
         }
         other => Status::internal(&other.to_string()),
     }

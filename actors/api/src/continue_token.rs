@@ -42,8 +42,11 @@ impl ContinueToken {
         if text.len() > TOKEN_BYTES_MAX {
             return Err(wrong("it is too long"));
         }
-        let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|_| wrong("it is not base64"))?;
-        let token: Self = serde_json::from_slice(&bytes).map_err(|_| wrong("it holds no position"))?;
+        let bytes = URL_SAFE_NO_PAD
+            .decode(text.trim_end_matches('='))
+            .map_err(|_| wrong("it is not base64"))?;
+        let token: Self =
+            serde_json::from_slice(&bytes).map_err(|_| wrong("it holds no position"))?;
         if token.after.is_empty() || token.after.contains("..") {
             return Err(wrong("it holds no position"));
         }

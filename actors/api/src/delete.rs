@@ -17,7 +17,9 @@ use crate::admission;
 use crate::api::Api;
 use crate::body;
 use crate::commit::{Fate, Plan};
-use crate::request::{DryRun, Form, Object, Options, Preconditions, Propagation, Request, Response};
+use crate::request::{
+    DryRun, Form, Object, Options, Preconditions, Propagation, Request, Response,
+};
 use crate::selection::Selection;
 use crate::write::Writing;
 
@@ -26,7 +28,8 @@ pub(crate) const FINALIZER_FOREGROUND: &str = "foregroundDeletion";
 /// These namespaces hold the cluster together.
 const IMMORTAL_NAMESPACES: &[&str] = &["default", "kube-system", "kube-public"];
 /// Kinds whose deletion answers the object; others answer a `Status`.
-const ANSWERS_OBJECT: &[&str] = &["Pod", "Service", "ServiceAccount", "PersistentVolume", "PersistentVolumeClaim"];
+const ANSWERS_OBJECT: &[&str] =
+    &["Pod", "Service", "ServiceAccount", "PersistentVolume", "PersistentVolumeClaim"];
 
 /// What a delete came to.
 pub(crate) struct Deleted {
@@ -36,7 +39,11 @@ pub(crate) struct Deleted {
 }
 
 impl Api {
-    pub(crate) async fn delete(&self, request: &Request, kind: &'static Kind) -> Result<Response, Status> {
+    pub(crate) async fn delete(
+        &self,
+        request: &Request,
+        kind: &'static Kind,
+    ) -> Result<Response, Status> {
         let options = delete_options(request)?;
         let key = self.key_of(request, kind)?;
         let commit = self.commit_delete(request, kind, &key, &options).await?;
@@ -55,7 +62,8 @@ impl Api {
         effective.options.dry_run = options.dry_run;
         let writing = Writing { api: self, request: &effective, kind, sub: None };
         self.commit(&effective, kind, || {
-            let current = self.store().get(key).ok_or_else(|| Status::not_found(kind, key.name()))?;
+            let current =
+                self.store().get(key).ok_or_else(|| Status::not_found(kind, key.name()))?;
             decide(&writing, &current, options)
         })
         .await
@@ -66,7 +74,12 @@ impl Api {
         let Deleted { mut object, gone } = deleted;
         if gone && !ANSWERS_OBJECT.contains(&kind.kind) {
             let status = Status::deleted(kind, meta::name(&object), meta::uid(&object));
-            return Response { code: 200, object: Object::from_tree(&status.to_json()), warnings: Vec::new(), revision };
+            return Response {
+                code: 200,
+                object: Object::from_tree(&status.to_json()),
+                warnings: Vec::new(),
+                revision,
+            };
         }
         if let (Some(at), false) = (revision, gone) {
             meta::put_resource_version(&mut object, at);
@@ -108,16 +121,28 @@ impl Api {
             "metadata": {"resourceVersion": self.store().revision().to_string()},
             "items": items,
         });
-        Ok(Response { code: 200, object: Object::from_tree(&list), warnings: Vec::new(), revision: None })
+        Ok(Response {
+            code: 200,
+            object: Object::from_tree(&list),
+            warnings: Vec::new(),
+            revision: None,
+        })
     }
 }
 
 /// The decision on one object.
-fn decide(writing: &Writing<'_>, current: &Stored, options: &Options) -> Result<(Plan, Deleted), Status> {
+fn decide(
+    writing: &Writing<'_>,
+    current: &Stored,
+    options: &Options,
+) -> Result<(Plan, Deleted), Status> {
     let kind = writing.kind;
     let old = writing.api.tree(kind, current, current.modified)?;
     check_preconditions(kind, current, &options.preconditions)?;
-    if kind.kind == "Namespace" && kind.group.is_empty() && IMMORTAL_NAMESPACES.contains(&meta::name(&old)) {
+    if kind.kind == "Namespace"
+        && kind.group.is_empty()
+        && IMMORTAL_NAMESPACES.contains(&meta::name(&old))
+    {
         return Err(Status::forbidden(kind, meta::name(&old), "this namespace may not be deleted"));
     }
     writing.admission(Some(&old)).delete()?;
@@ -131,9 +156,13 @@ fn decide(writing: &Writing<'_>, current: &Stored, options: &Options) -> Result<
         if new == old {
             return Ok((Plan::default(), Deleted { object: old, gone: false }));
         }
-        let precondition = Precondition::UidAndRevision(current.value.uid.clone(), current.modified);
+        let precondition =
+            Precondition::UidAndRevision(current.value.uid.clone(), current.modified);
         let put = writing.put(&current.key, &new, precondition)?;
-        return Ok((Plan { guards: Vec::new(), writes: vec![put] }, Deleted { object: new, gone: false }));
+        return Ok((
+            Plan { guards: Vec::new(), writes: vec![put] },
+            Deleted { object: new, gone: false },
+        ));
     }
     let precondition = Precondition::UidAndRevision(current.value.uid.clone(), current.modified);
     let mut writes = vec![Write::Delete { key: current.key.clone(), precondition }];
@@ -150,7 +179,8 @@ fn mark(writing: &Writing<'_>, new: &mut Value, old: &Value, grace: i64) {
             if meta::is_terminating(old) {
                 // The new end counts from when the deletion was asked for, as the old one did.
                 let asked = meta::deletion_timestamp(old).unwrap_or(now);
-                let running = meta::deletion_grace_period_seconds(old).unwrap_or(0).max(0).unsigned_abs();
+                let running =
+                    meta::deletion_grace_period_seconds(old).unwrap_or(0).max(0).unsigned_abs();
                 let begun = asked.minus(std::time::Duration::from_secs(running));
                 meta::mark_deleted(new, begun, grace);
             } else {
@@ -197,8 +227,9 @@ fn set_propagation(object: &mut Value, propagation: Option<Propagation>) {
 
 /// Nothing holds the object any more.
 fn is_free(kind: &Kind, object: &Value) -> bool {
-    let namespace = kind.kind == "Namespace" && kind.group.is_empty();
-    meta::finalizers(object).is_empty() && !(namespace && !tree::list(object, "spec.finalizers").is_empty())
+    let is_namespace = kind.kind == "Namespace" && kind.group.is_empty();
+    let is_emptied = !is_namespace || tree::list(object, "spec.finalizers").is_empty();
+    is_emptied && meta::finalizers(object).is_empty()
 }
 
 /// Marked, without grace left and free: an update that leads here is the deletion.
@@ -208,7 +239,11 @@ pub(crate) fn is_finished(kind: &Kind, object: &Value) -> bool {
         && is_free(kind, object)
 }
 
-fn check_preconditions(kind: &Kind, current: &Stored, wanted: &Preconditions) -> Result<(), Status> {
+fn check_preconditions(
+    kind: &Kind,
+    current: &Stored,
+    wanted: &Preconditions,
+) -> Result<(), Status> {
     let name = current.key.name();
     if let Some(uid) = &wanted.uid
         && *uid != current.value.uid.as_str()
@@ -218,7 +253,12 @@ fn check_preconditions(kind: &Kind, current: &Stored, wanted: &Preconditions) ->
     if let Some(revision) = &wanted.resource_version
         && *revision != current.modified.to_string()
     {
-        return Err(Status::revision_precondition(kind, name, revision, &current.modified.to_string()));
+        return Err(Status::revision_precondition(
+            kind,
+            name,
+            revision,
+            &current.modified.to_string(),
+        ));
     }
     Ok(())
 }
@@ -242,7 +282,9 @@ pub(crate) fn overlay(options: &mut Options, body: &Value) -> Result<(), Status>
     }
     let kind = meta::kind(body);
     if !body.is_object() || !(kind.is_empty() || kind == "DeleteOptions") {
-        return Err(Status::bad_request(format!("the body of a delete must be DeleteOptions, not {kind:?}")));
+        return Err(Status::bad_request(format!(
+            "the body of a delete must be DeleteOptions, not {kind:?}"
+        )));
     }
     if let Some(grace) = tree::integer(body, "gracePeriodSeconds") {
         options.grace_period_seconds = Some(grace);
@@ -257,7 +299,10 @@ pub(crate) fn overlay(options: &mut Options, body: &Value) -> Result<(), Status>
     if tree::list(body, "dryRun").iter().any(|it| it == "All") {
         options.dry_run = DryRun::All;
     }
-    options.propagation = match (tree::text(body, "propagationPolicy"), tree::at(body, "orphanDependents")) {
+    options.propagation = match (
+        tree::text(body, "propagationPolicy"),
+        tree::at(body, "orphanDependents"),
+    ) {
         ("Orphan", _) | ("", Value::Bool(true)) => Some(Propagation::Orphan),
         ("Foreground", _) => Some(Propagation::Foreground),
         ("Background", _) | ("", Value::Bool(false)) => Some(Propagation::Background),

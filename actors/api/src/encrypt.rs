@@ -31,9 +31,13 @@ pub enum CipherError {
     BadId { id: u8 },
     #[error("no encryption key was given; Secrets are never stored in the clear")]
     NoKey,
-    #[error("{key} is encrypted with key {id}, which this host does not have; restore it into the key file")]
+    #[error(
+        "{key} is encrypted with key {id}, which this host does not have; restore it into the key file"
+    )]
     UnknownKey { key: Key, id: u8 },
-    #[error("{key} cannot be decrypted with key {id}: it is damaged or was moved from another name")]
+    #[error(
+        "{key} cannot be decrypted with key {id}: it is damaged or was moved from another name"
+    )]
     Damaged { key: Key, id: u8 },
     #[error("{key} has {len_bytes} bytes; at most {OBJECT_BYTES_MAX} are stored")]
     TooLarge { key: Key, len_bytes: usize },
@@ -46,7 +50,8 @@ impl Cipher {
             if *id == 0 || taken.iter().any(|(other, _)| other == id) {
                 return Err(CipherError::BadId { id: *id });
             }
-            let key = UnboundKey::new(&AES_256_GCM, secret).expect("32 bytes are the length of this key");
+            let key =
+                UnboundKey::new(&AES_256_GCM, secret).expect("32 bytes are the length of this key");
             taken.push((*id, LessSafeKey::new(key)));
         }
         if taken.is_empty() {
@@ -63,7 +68,11 @@ impl Cipher {
         let mut out = Vec::with_capacity(NONCE_LEN + plain.len() + AES_256_GCM.tag_len());
         out.extend_from_slice(plain);
         let tag = cipher
-            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(key.as_str()), &mut out)
+            .seal_in_place_separate_tag(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::from(key.as_str()),
+                &mut out,
+            )
             .map_err(|_| CipherError::TooLarge { key: key.clone(), len_bytes: plain.len() })?;
         out.extend_from_slice(tag.as_ref());
         out.splice(0..0, nonce);
@@ -82,7 +91,10 @@ impl Cipher {
         let (nonce, sealed) = body.split_at_checked(NONCE_LEN).ok_or_else(damaged)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| damaged())?;
         let mut plain = sealed.to_vec();
-        let len = cipher.open_in_place(nonce, Aad::from(key.as_str()), &mut plain).map_err(|_| damaged())?.len();
+        let len = cipher
+            .open_in_place(nonce, Aad::from(key.as_str()), &mut plain)
+            .map_err(|_| damaged())?
+            .len();
         plain.truncate(len);
         Ok(Bytes::from(plain))
     }

@@ -43,7 +43,8 @@ fn check(
     object: &mut Value,
     duplicates: Vec<FieldProblem>,
 ) -> Result<Vec<String>, Status> {
-    let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    let api_version =
+        if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
     if !object.is_object() {
         return Err(Status::bad_request(format!(
             "the object provided is unrecognized (must be of type {kind}): it is no JSON object"
@@ -62,7 +63,9 @@ fn check(
         return Err(Status::internal(&format!("{api_version} {kind} has no schema")));
     };
     let unusable = |why: String| {
-        Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}"))
+        Status::bad_request(format!(
+            "{kind} in version {version:?} cannot be handled as a {kind}: {why}"
+        ))
     };
     check_types(schema, object).map_err(|error| unusable(error.to_string()))?;
     let mut problems = check_fields(schema, object);
@@ -70,7 +73,9 @@ fn check(
     match request.options.field_validation {
         _ if problems.is_empty() => Ok(Vec::new()),
         FieldValidation::Ignore => Ok(Vec::new()),
-        FieldValidation::Warn => Ok(problems.iter().take(WARNINGS_MAX).map(ToString::to_string).collect()),
+        FieldValidation::Warn => {
+            Ok(problems.iter().take(WARNINGS_MAX).map(ToString::to_string).collect())
+        }
         FieldValidation::Strict => Err(unusable(strict_message(&problems))),
     }
 }
@@ -84,7 +89,11 @@ pub(crate) struct Patch {
 }
 
 /// Parses the patch. An apply is an object of the kind and is checked as one.
-pub(crate) fn decode_patch(request: &Request, patch_type: PatchType, gvk: Gvk) -> Result<Patch, Status> {
+pub(crate) fn decode_patch(
+    request: &Request,
+    patch_type: PatchType,
+    gvk: Gvk,
+) -> Result<Patch, Status> {
     let given = request.body.as_ref().ok_or_else(|| Status::bad_request("a body is required"))?;
     let parsed = body::parse(given)?;
     let mut tree = parsed.tree;
@@ -100,7 +109,9 @@ pub(crate) fn decode_patch(request: &Request, patch_type: PatchType, gvk: Gvk) -
                 return Err(Status::bad_request("metadata.managedFields must be nil"));
             }
             if meta::api_version(&tree).is_empty() || meta::kind(&tree).is_empty() {
-                return Err(Status::bad_request("apiVersion and kind must be set in an apply patch"));
+                return Err(Status::bad_request(
+                    "apiVersion and kind must be set in an apply patch",
+                ));
             }
             check(request, gvk, &mut tree, parsed.duplicates)?
         }
@@ -111,7 +122,12 @@ pub(crate) fn decode_patch(request: &Request, patch_type: PatchType, gvk: Gvk) -
 
 impl Patch {
     /// The patched object, decoded like a body; for an apply the applied configuration itself.
-    pub fn apply_to(&self, base: &Value, request: &Request, gvk: Gvk) -> Result<(Value, Vec<String>), Status> {
+    pub fn apply_to(
+        &self,
+        base: &Value,
+        request: &Request,
+        gvk: Gvk,
+    ) -> Result<(Value, Vec<String>), Status> {
         let patched = match self.patch_type {
             PatchType::Apply => return Ok((self.tree.clone(), Vec::new())),
             PatchType::Json => patch::json_patch(base, &self.tree),
@@ -162,8 +178,9 @@ impl Authorship<'_> {
     /// Runs `write` with the schema and the writer that kactor-schema takes.
     fn with<T>(&self, write: impl FnOnce(&Schema, &Writer<'_>) -> T) -> Result<T, Status> {
         let kind = self.kind;
-        let schema = Schema::of(kind.group, kind.version, kind.kind)
-            .ok_or_else(|| Status::internal(&format!("{} {} has no schema", kind.api_version(), kind.kind)))?;
+        let schema = Schema::of(kind.group, kind.version, kind.kind).ok_or_else(|| {
+            Status::internal(&format!("{} {} has no schema", kind.api_version(), kind.kind))
+        })?;
         let ignored = match self.subresource {
             Some("status") => FieldSet::of(&["spec"]),
             None if kind.subresource("status").is_some() => FieldSet::of(&["status"]),
@@ -181,12 +198,20 @@ impl Authorship<'_> {
 }
 
 /// Notes in `new` who owns what the write changed.
-pub(crate) fn track(old: Option<&Value>, new: &mut Value, by: &Authorship<'_>) -> Result<(), Status> {
+pub(crate) fn track(
+    old: Option<&Value>,
+    new: &mut Value,
+    by: &Authorship<'_>,
+) -> Result<(), Status> {
     by.with(|schema, writer| managed::update_fields(schema, old, new, writer))
 }
 
 /// The object after a server-side apply.
-pub(crate) fn apply(old: Option<&Value>, applied: &Value, by: &Authorship<'_>) -> Result<Value, Status> {
+pub(crate) fn apply(
+    old: Option<&Value>,
+    applied: &Value,
+    by: &Authorship<'_>,
+) -> Result<Value, Status> {
     let on_conflict = match by.conflicts {
         Conflicts::Refuse => OnConflict::Refuse,
         Conflicts::Force => OnConflict::Force,

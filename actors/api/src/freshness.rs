@@ -34,7 +34,10 @@ impl Named {
             Some("0") => Ok(Self::Any),
             Some(text) => match text.parse::<u64>() {
                 Ok(revision) => Ok(Self::At(Revision(revision))),
-                Err(_) => Err(invalid_options("resourceVersion", &format!("Invalid value: {text:?}: it is no number"))),
+                Err(_) => Err(invalid_options(
+                    "resourceVersion",
+                    &format!("Invalid value: {text:?}: it is no number"),
+                )),
             },
         }
     }
@@ -50,7 +53,11 @@ pub(crate) enum ReadAt {
 }
 
 /// Checks the options of a list as Kubernetes does, and says what to read.
-pub(crate) fn of_list(named: Named, version_match: Option<VersionMatch>, limit: u64) -> Result<ReadAt, Status> {
+pub(crate) fn of_list(
+    named: Named,
+    version_match: Option<VersionMatch>,
+    limit: u64,
+) -> Result<ReadAt, Status> {
     match (named, version_match) {
         (Named::Latest, Some(_)) => Err(invalid_options(
             "resourceVersionMatch",
@@ -71,14 +78,17 @@ impl Api {
     pub(crate) async fn freshen(&self, named: Named, deadline: Deadline) -> Result<(), Status> {
         match named {
             Named::Any => Ok(()),
-            Named::Latest => self.store().read_index(deadline).await.map(drop).map_err(read_refused),
+            Named::Latest => {
+                self.store().read_index(deadline).await.map(drop).map_err(read_refused)
+            }
             Named::At(revision) => {
                 if revision <= self.store().revision() {
                     return Ok(());
                 }
                 let soon = Deadline::after(self.env().monotonic(), REVISION_WAIT);
                 let waited = self.store().wait_applied(revision, deadline.earlier(soon)).await;
-                waited.map_err(|_| Status::revision_too_large(revision.0, self.store().revision().0))
+                waited
+                    .map_err(|_| Status::revision_too_large(revision.0, self.store().revision().0))
             }
         }
     }
@@ -86,7 +96,10 @@ impl Api {
 
 /// 422 about a query's option.
 pub(crate) fn invalid_options(field: &str, problem: &str) -> Status {
-    Status::new(Reason::Invalid, format!("ListOptions.meta.k8s.io \"\" is invalid: {field}: {problem}"))
+    Status::new(
+        Reason::Invalid,
+        format!("ListOptions.meta.k8s.io \"\" is invalid: {field}: {problem}"),
+    )
 }
 
 #[cfg(test)]
@@ -106,7 +119,11 @@ mod tests {
             (at, Some(VersionMatch::NotOlderThan), 5, Some(ReadAt::Now)),
             (at, Some(VersionMatch::Exact), 0, Some(ReadAt::Exactly(Revision(7)))),
         ] {
-            assert_eq!(of_list(named, version_match, limit).ok(), expected, "{named:?} {version_match:?} {limit}");
+            assert_eq!(
+                of_list(named, version_match, limit).ok(),
+                expected,
+                "{named:?} {version_match:?} {limit}"
+            );
         }
         assert!(Named::parse(Some("-1")).is_err() && Named::parse(Some("x")).is_err());
     }

@@ -33,17 +33,17 @@ mod token;
 pub mod watch;
 mod write;
 
-pub use api::{Api, ApiConfig, ApiError, Endpoint};
 pub use allocate::{INTERNAL_GROUP, allocation_key};
+pub use api::{Api, ApiConfig, ApiError, Endpoint};
 pub use authorize::attributes::{Attributes, Decision, Target};
 pub use bootstrap::NAMESPACES;
 pub use encrypt::EncryptionKey;
 pub use kactor_objects::status::{Reason, Status};
 pub use notes::{AuditRecord, AuditSink, Discard, Note, NoteSink, Outcome};
 pub use request::{
-    Body, Bookmarks, Caller, Conflicts, DryRun, FieldValidation, Form, IncludeObject, InitialEvents, Object,
-    Operation, Options, PatchType, Preconditions, Propagation, Request, Resource, Response, User, VersionMatch,
-    WatchRequest,
+    Body, Bookmarks, Caller, Conflicts, DryRun, FieldValidation, Form, IncludeObject,
+    InitialEvents, Object, Operation, Options, PatchType, Preconditions, Propagation, Request,
+    Resource, Response, User, VersionMatch, WatchRequest,
 };
 pub use service_account::VerifiedToken;
 pub use service_range::{ServiceRange, ServiceRangeError};

@@ -69,7 +69,13 @@ impl AuditSink for Discard {
 }
 
 impl Note {
-    pub(crate) fn new(at: Timestamp, caller: &Caller, verb: &'static str, resource: &Resource, outcome: Outcome) -> Self {
+    pub(crate) fn new(
+        at: Timestamp,
+        caller: &Caller,
+        verb: &'static str,
+        resource: &Resource,
+        outcome: Outcome,
+    ) -> Self {
         Self {
             at,
             trace: caller.trace,

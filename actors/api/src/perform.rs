@@ -10,7 +10,8 @@ use crate::request::{Operation, Request, Resource, Response};
 
 /// The question that a request is to the authorizers.
 pub(crate) fn attributes_of(request: &Request) -> Attributes {
-    let question = Attributes::new(&request.caller.user, request.operation.verb(), &request.resource);
+    let question =
+        Attributes::new(&request.caller.user, request.operation.verb(), &request.resource);
     match request.operation {
         Operation::List | Operation::DeleteCollection => {
             question.selecting(request.options.field_selector.as_deref())
@@ -53,7 +54,11 @@ impl Api {
         }
     }
 
-    async fn perform_main(&self, request: &Request, kind: &'static Kind) -> Result<Response, Status> {
+    async fn perform_main(
+        &self,
+        request: &Request,
+        kind: &'static Kind,
+    ) -> Result<Response, Status> {
         let verb = request.operation.registry_verb();
         if !kind.allows(verb) {
             return Err(Status::method_not_allowed(kind, verb.as_str()));
@@ -91,7 +96,9 @@ impl Api {
             (Access::Object(_), Operation::Get) => self.get(request, kind).await,
             (Access::Scale, Operation::Get) => self.get_scale(request, kind).await,
             (_, Operation::Update) => self.update(request, kind, Some(sub)).await,
-            (_, Operation::Patch(patch_type)) => self.patch(request, kind, Some(sub), patch_type).await,
+            (_, Operation::Patch(patch_type)) => {
+                self.patch(request, kind, Some(sub), patch_type).await
+            }
             _ => Err(Status::method_not_allowed(kind, verb.as_str())),
         }
     }
@@ -104,7 +111,10 @@ fn check_scope(kind: &Kind, request: &Request) -> Result<(), Status> {
     if has_namespace && !kind.is_namespaced() {
         return Err(Status::path_not_found());
     }
-    let collection = matches!(request.operation, Operation::List | Operation::DeleteCollection | Operation::Create);
+    let collection = matches!(
+        request.operation,
+        Operation::List | Operation::DeleteCollection | Operation::Create
+    );
     let named = resource.name.as_deref().is_some_and(|it| !it.is_empty());
     if !collection && !named {
         return Err(Status::method_not_allowed(kind, request.operation.verb()));

@@ -32,7 +32,9 @@ impl Api {
         let stored = self.current(request, kind)?;
         let object = match request.options.form {
             Form::Object => Object::from(self.encoded(kind, &stored, stored.modified)?),
-            form => Object::from(self.formed(kind, &self.tree(kind, &stored, stored.modified)?, form)),
+            form => {
+                Object::from(self.formed(kind, &self.tree(kind, &stored, stored.modified)?, form))
+            }
         };
         Ok(Response { code: 200, object, warnings: Vec::new(), revision: Some(stored.modified) })
     }
@@ -49,7 +51,8 @@ impl Api {
         let row = stored_row(kind)?;
         let name = request.resource.name.as_deref().unwrap_or_default();
         let namespace = request.resource.namespace.as_deref().unwrap_or_default();
-        Key::new(row.group, row.resource, namespace, name).map_err(|_| Status::not_found(kind, name))
+        Key::new(row.group, row.resource, namespace, name)
+            .map_err(|_| Status::not_found(kind, name))
     }
 
     pub(crate) async fn list(&self, request: &Request, kind: &Kind) -> Result<Response, Status> {
@@ -73,7 +76,12 @@ impl Api {
                 metadata["remainingItemCount"] = json!(remaining);
             }
         }
-        Ok(Response { code: 200, object: list.finish(metadata), warnings: Vec::new(), revision: Some(at) })
+        Ok(Response {
+            code: 200,
+            object: list.finish(metadata),
+            warnings: Vec::new(),
+            revision: Some(at),
+        })
     }
 
     /// At which revision to read, and behind which key.
@@ -90,7 +98,8 @@ impl Api {
                     "specifying resource version is not allowed when using continue",
                 ));
             }
-            let token = ContinueToken::decode(text).map_err(|error| Status::bad_request(error.to_string()))?;
+            let token = ContinueToken::decode(text)
+                .map_err(|error| Status::bad_request(error.to_string()))?;
             let bad = |_| Status::bad_request("continue key is not valid: it holds no position");
             let after = Key::parse(&format!("{}{}", selection.prefix, token.after)).map_err(bad)?;
             let at = match token.revision {
@@ -195,7 +204,15 @@ struct ListWriter<'a> {
 
 impl<'a> ListWriter<'a> {
     fn new(api: &'a Api, kind: &'a Kind, form: Form) -> Self {
-        Self { api, kind, form, chunks: Vec::new(), open: BytesMut::new(), n_items: 0, rows: Vec::new() }
+        Self {
+            api,
+            kind,
+            form,
+            chunks: Vec::new(),
+            open: BytesMut::new(),
+            n_items: 0,
+            rows: Vec::new(),
+        }
     }
 
     /// Whether the object is selected, and so was added.
@@ -241,8 +258,11 @@ impl<'a> ListWriter<'a> {
             Form::Metadata => ("meta.k8s.io/v1".to_owned(), "PartialObjectMetadataList".to_owned()),
             _ => (self.kind.api_version(), self.kind.list_kind()),
         };
-        let head =
-            format!("{{\"kind\":{},\"apiVersion\":{},\"metadata\":{metadata},\"items\":[", json!(kind), json!(api_version));
+        let head = format!(
+            "{{\"kind\":{},\"apiVersion\":{},\"metadata\":{metadata},\"items\":[",
+            json!(kind),
+            json!(api_version)
+        );
         self.open.put_slice(b"]}");
         self.chunks.insert(0, Bytes::from(head));
         self.chunks.push(self.open.freeze());

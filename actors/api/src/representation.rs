@@ -34,7 +34,12 @@ const META: &str = "meta.k8s.io/v1";
 
 impl Api {
     /// The object's canonical JSON in the asked version, with its revision.
-    pub(crate) fn encoded(&self, kind: &Kind, stored: &Stored, at: Revision) -> Result<Bytes, Status> {
+    pub(crate) fn encoded(
+        &self,
+        kind: &Kind,
+        stored: &Stored,
+        at: Revision,
+    ) -> Result<Bytes, Status> {
         let row = stored_row(kind)?;
         if row.api_version == kind.api_version() && row.kind == kind.kind {
             return Ok(splice::with_revision(&self.plain(stored)?, at));
@@ -47,8 +52,9 @@ impl Api {
     pub(crate) fn tree(&self, kind: &Kind, stored: &Stored, at: Revision) -> Result<Value, Status> {
         let row = stored_row(kind)?;
         let plain = self.plain(stored)?;
-        let tree: Value = serde_json::from_slice(&plain)
-            .map_err(|error| Status::internal(&format!("{} holds no object: {error}", stored.key)))?;
+        let tree: Value = serde_json::from_slice(&plain).map_err(|error| {
+            Status::internal(&format!("{} holds no object: {error}", stored.key))
+        })?;
         let mut tree = (row.from_storage)(tree);
         meta::put_resource_version(&mut tree, at);
         Ok(tree)
@@ -95,11 +101,19 @@ impl Api {
         }
         let bytes = match form {
             Form::Object => self.encoded(kind, stored, at)?,
-            Form::Metadata => Bytes::from(print(&table::partial(&self.tree(kind, stored, at)?, META))),
+            Form::Metadata => {
+                Bytes::from(print(&table::partial(&self.tree(kind, stored, at)?, META)))
+            }
             Form::Table(include) => {
                 let tree = self.tree(kind, stored, at)?;
                 let now = self.env().wall();
-                return Ok(Bytes::from(print(&table_of(kind, &tree, include, now, Columns::Given))));
+                return Ok(Bytes::from(print(&table_of(
+                    kind,
+                    &tree,
+                    include,
+                    now,
+                    Columns::Given,
+                ))));
             }
         };
         if !secret {
@@ -113,7 +127,9 @@ impl Api {
         let bytes = match form {
             Form::Object => print(tree),
             Form::Metadata => print(&table::partial(tree, META)),
-            Form::Table(include) => print(&table_of(kind, tree, include, self.env().wall(), Columns::Given)),
+            Form::Table(include) => {
+                print(&table_of(kind, tree, include, self.env().wall(), Columns::Given))
+            }
         };
         Bytes::from(bytes)
     }

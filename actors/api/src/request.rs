@@ -160,7 +160,7 @@ impl Resource {
     }
 
     #[must_use]
-    pub fn sub(mut self, subresource: &str) -> Self {
+    pub fn subresource(mut self, subresource: &str) -> Self {
         self.subresource = Some(subresource.to_owned());
         self
     }
@@ -386,7 +386,8 @@ impl Object {
     }
 
     pub fn from_tree(tree: &Value) -> Self {
-        let bytes = serde_json::to_vec(tree).expect("a tree has string keys only, so it always prints");
+        let bytes =
+            serde_json::to_vec(tree).expect("a tree has string keys only, so it always prints");
         Self { chunks: vec![Bytes::from(bytes)] }
     }
 
@@ -411,7 +412,8 @@ impl Object {
     }
 
     pub fn to_tree(&self) -> Value {
-        serde_json::from_slice(&self.to_bytes()).expect("the API answers JSON that it printed or checked itself")
+        serde_json::from_slice(&self.to_bytes())
+            .expect("the API answers JSON that it printed or checked itself")
     }
 }
 

@@ -16,7 +16,12 @@ use crate::authorize::rule::Rule;
 use crate::request::{GROUP_AUTHENTICATED, GROUP_MASTERS, Request, Resource, User};
 
 /// Answers a posted review. `None`: this kind is no review.
-pub(crate) fn review(api: &Api, request: &Request, kind: &Kind, posted: &Value) -> Option<Result<Value, Status>> {
+pub(crate) fn review(
+    api: &Api,
+    request: &Request,
+    kind: &Kind,
+    posted: &Value,
+) -> Option<Result<Value, Status>> {
     let user = &request.caller.user;
     let status = match kind.kind {
         "SelfSubjectAccessReview" => access(api, posted, Some(user)),
@@ -75,7 +80,9 @@ fn reviewed_user(spec: &Value) -> Result<User, Status> {
         name: text(spec, "user").to_owned(),
         uid: text(spec, "uid").to_owned(),
         groups: texts(spec, "groups"),
-        extra: entries(spec, "extra").map(|(key, values)| (key.to_owned(), texts(values, ""))).collect(),
+        extra: entries(spec, "extra")
+            .map(|(key, values)| (key.to_owned(), texts(values, "")))
+            .collect(),
     };
     if user.name.is_empty() && user.groups.is_empty() {
         return Err(Status::bad_request("at least one of user or group must be specified"));
@@ -122,8 +129,11 @@ fn token(api: &Api, posted: &Value) -> Result<Value, Status> {
     if token.is_empty() {
         return Err(Status::bad_request("token is required for TokenReview in authentication"));
     }
-    let audiences: Vec<String> =
-        list(posted, "spec.audiences").iter().filter_map(Value::as_str).map(str::to_owned).collect();
+    let audiences: Vec<String> = list(posted, "spec.audiences")
+        .iter()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect();
     let wanted = if audiences.is_empty() { api.config().audiences.clone() } else { audiences };
     match api.verify_token(token, &wanted) {
         Ok(verified) => Ok(json!({
@@ -142,7 +152,9 @@ fn user_tree(user: &User) -> Value {
         tree["uid"] = json!(user.uid);
     }
     let mut groups = user.groups.clone();
-    if !groups.iter().any(|it| it == GROUP_AUTHENTICATED) && user.name.starts_with("system:serviceaccount:") {
+    if !groups.iter().any(|it| it == GROUP_AUTHENTICATED)
+        && user.name.starts_with("system:serviceaccount:")
+    {
         groups.push(GROUP_AUTHENTICATED.to_owned());
     }
     if !groups.is_empty() {

@@ -29,14 +29,24 @@ pub struct VerifiedToken {
 
 impl Api {
     /// Signature, times, audience (one of `wanted`), and that everything the token is bound to still lives.
-    pub fn verify_token(&self, token: &str, wanted: &[String]) -> Result<VerifiedToken, TokenError> {
+    pub fn verify_token(
+        &self,
+        token: &str,
+        wanted: &[String],
+    ) -> Result<VerifiedToken, TokenError> {
         let claims = self.tokens().verify(token, &self.config().issuer, self.env().wall())?;
-        let audiences: Vec<String> = claims.aud.iter().filter(|it| wanted.contains(it)).cloned().collect();
+        let audiences: Vec<String> =
+            claims.aud.iter().filter(|it| wanted.contains(it)).cloned().collect();
         if audiences.is_empty() {
             return Err(TokenError::Audience { found: claims.aud, wanted: wanted.to_vec() });
         }
         let bound = &claims.kubernetes;
-        self.must_live("service account", "serviceaccounts", &bound.namespace, &bound.serviceaccount)?;
+        self.must_live(
+            "service account",
+            "serviceaccounts",
+            &bound.namespace,
+            &bound.serviceaccount,
+        )?;
         if let Some(pod) = &bound.pod {
             self.must_live("pod", "pods", &bound.namespace, pod)?;
         }
@@ -46,7 +56,8 @@ impl Api {
         let mut user = User::service_account(&bound.namespace, &bound.serviceaccount.name);
         user.uid.clone_from(&bound.serviceaccount.uid);
         let mut extra = |key: &str, value: &str| {
-            user.extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value.to_owned()]);
+            user.extra
+                .insert(format!("authentication.kubernetes.io/{key}"), vec![value.to_owned()]);
         };
         extra("credential-id", &format!("JTI={}", claims.jti));
         if let Some(pod) = &bound.pod {
@@ -76,7 +87,12 @@ impl Api {
     }
 
     /// `TokenRequest` on a service account: the posted object with `status.token`.
-    pub(crate) fn issue_token(&self, request: &Request, kind: &Kind, posted: &Value) -> Result<Value, Status> {
+    pub(crate) fn issue_token(
+        &self,
+        request: &Request,
+        kind: &Kind,
+        posted: &Value,
+    ) -> Result<Value, Status> {
         let namespace = request.resource.namespace.as_deref().unwrap_or_default();
         let name = request.resource.name.as_deref().unwrap_or_default();
         let not_found = || Status::not_found(kind, name);
@@ -93,8 +109,11 @@ impl Api {
                 "spec.expirationSeconds: Too long: may not specify a duration larger than 2^32 seconds",
             ));
         }
-        let mut audiences: Vec<String> =
-            list(posted, "spec.audiences").iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        let mut audiences: Vec<String> = list(posted, "spec.audiences")
+            .iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect();
         if audiences.is_empty() {
             audiences.extend(self.config().audiences.first().cloned());
         }
@@ -116,9 +135,11 @@ impl Api {
             nbf: now.seconds(),
             sub: format!("system:serviceaccount:{namespace}:{name}"),
         };
-        let token = self.tokens().sign(&claims).map_err(|error| Status::internal(&error.to_string()))?;
+        let token =
+            self.tokens().sign(&claims).map_err(|error| Status::internal(&error.to_string()))?;
         let mut answer = posted.clone();
-        answer["metadata"] = json!({"name": name, "namespace": namespace, "creationTimestamp": now.rfc3339()});
+        answer["metadata"] =
+            json!({"name": name, "namespace": namespace, "creationTimestamp": now.rfc3339()});
         answer["spec"]["audiences"] = json!(audiences);
         answer["spec"]["expirationSeconds"] = json!(wanted);
         answer["status"] = json!({"token": token, "expirationTimestamp": expires.rfc3339()});
@@ -135,7 +156,11 @@ impl Api {
             "Pod" => "pods",
             "Secret" => "secrets",
             "Node" => "nodes",
-            other => return Err(Status::bad_request(format!("cannot bind token for object of type {other}"))),
+            other => {
+                return Err(Status::bad_request(format!(
+                    "cannot bind token for object of type {other}"
+                )));
+            }
         };
         let namespace = if kind == "Node" { "" } else { bound.namespace.as_str() };
         let (found, uid) = self.referenced(resource, namespace, name)?;
@@ -144,7 +169,9 @@ impl Api {
             return Err(Status::conflict(
                 kactor_objects::status::GroupResource { group: "", resource },
                 name,
-                &format!("the UID in the bound object reference ({asked}) does not match the UID in record ({uid}). The object might have been deleted and then recreated"),
+                &format!(
+                    "the UID in the bound object reference ({asked}) does not match the UID in record ({uid}). The object might have been deleted and then recreated"
+                ),
             ));
         }
         let reference = Reference { name: name.to_owned(), uid };
@@ -169,7 +196,12 @@ impl Api {
     }
 
     /// An object of the core group and its uid. Secrets' bodies stay closed: only the uid is needed.
-    fn referenced(&self, resource: &str, namespace: &str, name: &str) -> Result<(Value, String), Status> {
+    fn referenced(
+        &self,
+        resource: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Result<(Value, String), Status> {
         let of = kactor_objects::status::GroupResource { group: "", resource };
         let not_found = || Status::not_found(of, name);
         let key = Key::new("", resource, namespace, name).map_err(|_| not_found())?;

@@ -78,7 +78,9 @@ mod tests {
         assert_eq!(range.first(), Ipv4Addr::new(10, 96, 0, 1));
         assert_eq!((range.len(), range.nth(13)), (14, Ipv4Addr::new(10, 96, 0, 14)));
         assert_eq!(range.nth(14), range.first());
-        for (address, inside) in [([10, 96, 0, 0], false), ([10, 96, 0, 14], true), ([10, 96, 0, 15], false)] {
+        for (address, inside) in
+            [([10, 96, 0, 0], false), ([10, 96, 0, 14], true), ([10, 96, 0, 15], false)]
+        {
             assert_eq!(range.contains(Ipv4Addr::from(address)), inside, "{address:?}");
         }
         for text in ["10.96.0.0", "10.96.0.0/8", "10.96.0.0/30", "x/16", "::/64"] {

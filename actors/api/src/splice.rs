@@ -38,7 +38,8 @@ fn metadata_start(body: &[u8]) -> Option<usize> {
             b'{' | b'[' => depth += 1,
             b'}' | b']' => depth = depth.checked_sub(1)?,
             b'"' => {
-                if depth == 1 && body[at..].starts_with(KEY) && matches!(body[at - 1], b'{' | b',') {
+                if depth == 1 && body[at..].starts_with(KEY) && matches!(body[at - 1], b'{' | b',')
+                {
                     return Some(at + KEY.len());
                 }
                 at = string_end(body, at)?;

@@ -9,7 +9,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use kactor_protocol::time::Timestamp;
 use ring::rand::SystemRandom;
 use ring::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey,
+    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair,
+    UnparsedPublicKey,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -63,7 +64,9 @@ pub struct Reference {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    #[error("no signing key was given; kactor makes one per cluster and keeps it in its data directory")]
+    #[error(
+        "no signing key was given; kactor makes one per cluster and keeps it in its data directory"
+    )]
     NoKey,
     #[error("a signing key is no P-256 key in PKCS #8: {reason}")]
     BadKey { reason: String },
@@ -87,8 +90,12 @@ impl TokenKeys {
     /// Keys as PKCS #8 documents, the newest first. [`TokenKeys::generate`] makes one.
     pub fn new(pkcs8: &[Vec<u8>]) -> Result<Self, TokenError> {
         let parse = |it: &Vec<u8>| {
-            let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, it, &SystemRandom::new())
-                .map_err(|error| TokenError::BadKey { reason: error.to_string() })?;
+            let pair = EcdsaKeyPair::from_pkcs8(
+                &ECDSA_P256_SHA256_FIXED_SIGNING,
+                it,
+                &SystemRandom::new(),
+            )
+            .map_err(|error| TokenError::BadKey { reason: error.to_string() })?;
             let digest = ring::digest::digest(&ring::digest::SHA256, pair.public_key().as_ref());
             Ok(TokenKey { id: BASE64.encode(digest.as_ref()), pair })
         };
@@ -109,8 +116,10 @@ impl TokenKeys {
         let encode = |it: &[u8]| BASE64.encode(it);
         let claims = serde_json::to_vec(claims).map_err(|_| TokenError::Signing)?;
         let signed = format!("{}.{}", encode(header.to_string().as_bytes()), encode(&claims));
-        let signature =
-            key.pair.sign(&SystemRandom::new(), signed.as_bytes()).map_err(|_| TokenError::Signing)?;
+        let signature = key
+            .pair
+            .sign(&SystemRandom::new(), signed.as_bytes())
+            .map_err(|_| TokenError::Signing)?;
         Ok(format!("{signed}.{}", encode(signature.as_ref())))
     }
 
@@ -122,12 +131,18 @@ impl TokenKeys {
         let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Foreign)?;
         let (header, claims) = signed.split_once('.').ok_or(TokenError::Foreign)?;
         let decode = |it: &str| BASE64.decode(it).map_err(|_| TokenError::Foreign);
-        let header: Value = serde_json::from_slice(&decode(header)?).map_err(|_| TokenError::Foreign)?;
-        let claims: Claims = serde_json::from_slice(&decode(claims)?).map_err(|_| TokenError::Foreign)?;
+        let header: Value =
+            serde_json::from_slice(&decode(header)?).map_err(|_| TokenError::Foreign)?;
+        let claims: Claims =
+            serde_json::from_slice(&decode(claims)?).map_err(|_| TokenError::Foreign)?;
         if header["alg"] != "ES256" || claims.iss != issuer {
             return Err(TokenError::Foreign);
         }
-        let key = self.keys.iter().find(|it| header["kid"] == it.id.as_str()).ok_or(TokenError::BadSignature)?;
+        let key = self
+            .keys
+            .iter()
+            .find(|it| header["kid"] == it.id.as_str())
+            .ok_or(TokenError::BadSignature)?;
         UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, key.pair.public_key().as_ref())
             .verify(signed.as_bytes(), &decode(signature)?)
             .map_err(|_| TokenError::BadSignature)?;
@@ -187,7 +202,10 @@ mod tests {
         assert_eq!(at(1_500), Ok(claims()));
         assert_eq!(at(2_000), Err(TokenError::Expired));
         assert_eq!(at(999), Err(TokenError::NotYetValid));
-        assert_eq!(keys.verify(&token, "else", Timestamp::from_seconds(1_500)), Err(TokenError::Foreign));
+        assert_eq!(
+            keys.verify(&token, "else", Timestamp::from_seconds(1_500)),
+            Err(TokenError::Foreign)
+        );
         let other = self::keys();
         let verdict = other.verify(&token, ISSUER, Timestamp::from_seconds(1_500));
         assert_eq!(verdict, Err(TokenError::BadSignature));

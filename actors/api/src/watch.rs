@@ -117,7 +117,8 @@ impl Api {
         if request.resource.subresource.is_some() || !kind.allows(Verb::Watch) {
             return Err(Status::method_not_allowed(kind, "watch"));
         }
-        let (labels, fields) = (request.label_selector.as_deref(), request.field_selector.as_deref());
+        let (labels, fields) =
+            (request.label_selector.as_deref(), request.field_selector.as_deref());
         let selection = Selection::of(kind, &request.resource, labels, fields)?;
         check_options(&request)?;
         let named = Named::parse(request.resource_version.as_deref())?;
@@ -129,14 +130,15 @@ impl Api {
             (InitialEvents::Skip, Named::Latest | Named::Any) => (local, false),
             (_, Named::At(revision)) => (revision, false),
         };
-        let feed = self.store().watch(&selection.prefix, from);
+        let feed = selection.feed(self.store(), from);
         let Ok(feed) = feed else {
             return self.expired_watch(&request, kind, selection, from);
         };
         let initial = initial.then_some(Initial {
             at: from,
             after: None,
-            announced: request.initial == InitialEvents::Send && request.bookmarks == Bookmarks::Allow,
+            announced: request.initial == InitialEvents::Send
+                && request.bookmarks == Bookmarks::Allow,
         });
         Ok(self.object_watch(&request, kind, selection, feed, (from, initial)))
     }
@@ -150,7 +152,10 @@ impl Api {
         from: Revision,
     ) -> Result<ObjectWatch, Status> {
         let status = Status::revision_too_old(from.0, self.store().compacted().0);
-        let feed = self.store().watch(&selection.prefix, self.store().revision()).map_err(|_| status.clone())?;
+        let feed = self
+            .store()
+            .watch(&selection.prefix, self.store().revision())
+            .map_err(|_| status.clone())?;
         let mut watch = self.object_watch(request, kind, selection, feed, (from, None));
         watch.fail(&status);
         Ok(watch)
@@ -167,7 +172,12 @@ impl Api {
         let now = self.env().monotonic();
         let life = match request.timeout_seconds {
             Some(seconds) if seconds > 0 => Duration::from_secs(seconds.min(24 * 3600)),
-            _ => TIMEOUT_MIN + Duration::from_millis(self.env().random_u64() % TIMEOUT_MIN.as_millis() as u64),
+            _ => {
+                TIMEOUT_MIN
+                    + Duration::from_millis(
+                        self.env().random_u64() % TIMEOUT_MIN.as_millis() as u64,
+                    )
+            }
         };
         ObjectWatch {
             api: self.clone(),
@@ -265,9 +275,14 @@ impl ObjectWatch {
             },
             None => {
                 let after = initial.after.as_ref();
-                match store.range(&self.selection.prefix, after, INITIAL_PAGE_LEN, Some(initial.at)) {
+                match store.range(&self.selection.prefix, after, INITIAL_PAGE_LEN, Some(initial.at))
+                {
                     Ok(page) => {
-                        let last = page.items.last().map(|it| it.key.clone()).filter(|_| page.remaining > 0);
+                        let last = page
+                            .items
+                            .last()
+                            .map(|it| it.key.clone())
+                            .filter(|_| page.remaining > 0);
                         (page.items, last)
                     }
                     Err(_) => return self.close(WatchClosed::Compacted),
@@ -316,7 +331,13 @@ impl ObjectWatch {
         let encoded = match self.form {
             Form::Table(include) => self.api.tree(self.kind, stored, revision).map(|tree| {
                 let columns = std::mem::replace(&mut self.columns, Columns::Omitted);
-                Bytes::from(print(&table_of(self.kind, &tree, include, self.api.env().wall(), columns)))
+                Bytes::from(print(&table_of(
+                    self.kind,
+                    &tree,
+                    include,
+                    self.api.env().wall(),
+                    columns,
+                )))
             }),
             form => self.api.shared_encoding(self.kind, stored, revision, form),
         };
@@ -341,7 +362,11 @@ impl ObjectWatch {
             let metadata = json!({"resourceVersion": at.to_string()});
             object = table::table(&self.kind.printer, metadata, vec![row], self.columns);
         }
-        WatchEvent { event_type: EventType::Bookmark, object: Bytes::from(print(&object)), revision: at }
+        WatchEvent {
+            event_type: EventType::Bookmark,
+            object: Bytes::from(print(&object)),
+            revision: at,
+        }
     }
 }
 

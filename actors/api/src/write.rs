@@ -44,11 +44,16 @@ pub(crate) struct Writing<'a> {
 }
 
 impl Api {
-    pub(crate) async fn create(&self, request: &Request, kind: &'static Kind) -> Result<Response, Status> {
+    pub(crate) async fn create(
+        &self,
+        request: &Request,
+        kind: &'static Kind,
+    ) -> Result<Response, Status> {
         let writing = Writing { api: self, request, kind, sub: None };
         let (posted, warnings) = fields::decode(request, kind.group, kind.version, kind.kind)?;
         let uid = Uid::from(self.env().random_uuid());
-        let commit = self.commit(request, kind, || writing.decide_create(&posted, &uid, 201)).await?;
+        let commit =
+            self.commit(request, kind, || writing.decide_create(&posted, &uid, 201)).await?;
         Ok(writing.answer(commit, warnings))
     }
 
@@ -66,7 +71,9 @@ impl Api {
         let decide = || {
             let key = self.key_of(request, kind)?;
             match self.store().get(&key) {
-                Some(current) => writing.decide_update(&current, |_| Ok(posted.clone()), Author::Update),
+                Some(current) => {
+                    writing.decide_update(&current, |_| Ok(posted.clone()), Author::Update)
+                }
                 None if sub.is_none() && kind.strategy.put_of_absent == PutOfAbsent::Create => {
                     writing.decide_create(&posted, &uid, 201)
                 }
@@ -87,9 +94,8 @@ impl Api {
         let writing = Writing { api: self, request, kind, sub };
         // A Scale is not what managedFields are kept for: applying one is an update of `spec.replicas`.
         let author = match (patch_type, sub.map(|it| it.access)) {
-            (PatchType::Apply, Some(Access::Scale)) | (PatchType::Json | PatchType::Merge | PatchType::Strategic, _) => {
-                Author::Update
-            }
+            (PatchType::Apply, Some(Access::Scale))
+            | (PatchType::Json | PatchType::Merge | PatchType::Strategic, _) => Author::Update,
             (PatchType::Apply, _) => Author::Apply,
         };
         let (group, version, body_kind) = writing.body_kind();
@@ -148,14 +154,23 @@ impl Writing<'_> {
         )))
     }
 
-    pub fn decide_create(&self, posted: &Value, uid: &Uid, code: u16) -> Result<(Plan, Decided), Status> {
+    pub fn decide_create(
+        &self,
+        posted: &Value,
+        uid: &Uid,
+        code: u16,
+    ) -> Result<(Plan, Decided), Status> {
         let mut object = posted.clone();
         self.create_from(&mut object, uid)?;
         fields::track(None, &mut object, &self.author())?;
         self.plan_create(object, code)
     }
 
-    fn decide_apply_create(&self, patch: &fields::Patch, uid: &Uid) -> Result<(Plan, Decided), Status> {
+    fn decide_apply_create(
+        &self,
+        patch: &fields::Patch,
+        uid: &Uid,
+    ) -> Result<(Plan, Decided), Status> {
         if !meta::uid(&patch.tree).is_empty() {
             let name = self.request.resource.name.as_deref().unwrap_or_default();
             return Err(Status::conflict(
@@ -266,7 +281,8 @@ impl Writing<'_> {
     fn scaled(&self, old: &Value, scale: &Value) -> Result<Value, Status> {
         let mut object = old.clone();
         let kind = self.kind;
-        scale::apply(&mut object, scale).map_err(|errors| Status::invalid(kind, meta::name(old), &errors))?;
+        scale::apply(&mut object, scale)
+            .map_err(|errors| Status::invalid(kind, meta::name(old), &errors))?;
         Ok(object)
     }
 
@@ -288,13 +304,20 @@ impl Writing<'_> {
         escalation::check(self.api, &request.caller.user, &request.resource, Some(old), new)
     }
 
-    pub fn plan_update(&self, current: &Stored, old: Value, new: Value) -> Result<(Plan, Decided), Status> {
+    pub fn plan_update(
+        &self,
+        current: &Stored,
+        old: Value,
+        new: Value,
+    ) -> Result<(Plan, Decided), Status> {
         let mut new = new;
-        let unchanged = Decided { object: Value::Null, revision: Some(current.modified), code: 200 };
+        let unchanged =
+            Decided { object: Value::Null, revision: Some(current.modified), code: 200 };
         if writes::is_unchanged(&new, &old) {
             return Ok((Plan::default(), Decided { object: old, ..unchanged }));
         }
-        let precondition = Precondition::UidAndRevision(current.value.uid.clone(), current.modified);
+        let precondition =
+            Precondition::UidAndRevision(current.value.uid.clone(), current.modified);
         let mut plan = Plan::default();
         let beside = self.admission(Some(&old)).allocate(&mut new)?;
         if is_finished(self.kind, &new) {
@@ -332,7 +355,12 @@ impl Writing<'_> {
     }
 
     /// The write that stores the object: in its stored version, without revision, encrypted when its kind is.
-    pub fn put(&self, key: &Key, object: &Value, precondition: Precondition) -> Result<Write, Status> {
+    pub fn put(
+        &self,
+        key: &Key,
+        object: &Value,
+        precondition: Precondition,
+    ) -> Result<Write, Status> {
         let row = stored_row(self.kind)?;
         let mut stored = (row.to_storage)(object.clone());
         tree::put(&mut stored, "apiVersion", row.api_version);
@@ -389,7 +417,8 @@ impl Api {
     /// Letters for a generated name.
     pub(crate) fn random_suffix(&self) -> String {
         let alphabet = names::GENERATED_SUFFIX_ALPHABET.as_bytes();
-        let letter = |_| char::from(alphabet[(self.env().random_u64() % alphabet.len() as u64) as usize]);
+        let letter =
+            |_| char::from(alphabet[(self.env().random_u64() % alphabet.len() as u64) as usize]);
         (0..names::GENERATED_SUFFIX_LEN).map(letter).collect()
     }
 }

@@ -33,7 +33,9 @@ fn check_pod(admission: &Admission<'_>, node: &str, new: Option<&Value>) -> Resu
         (None, Some(pod)) => {
             let name = meta::name(pod);
             if meta::annotation(pod, MIRROR).is_none() {
-                let why = format!("pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods");
+                let why = format!(
+                    "pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods"
+                );
                 return Err(admission.forbid(name, &why));
             }
             own(admission, node, pod, "create")
@@ -69,22 +71,29 @@ fn check_node(admission: &Admission<'_>, node: &str, new: Option<&Value>) -> Res
     };
     let name = meta::name(new);
     if name != node {
-        return Err(admission.forbid(name, &format!("node {node:?} is not allowed to modify node {name:?}")));
+        return Err(admission
+            .forbid(name, &format!("node {node:?} is not allowed to modify node {name:?}")));
     }
     let before = admission.old;
     let restricted = |object: Option<&Value>| -> Vec<(String, Value)> {
         let object = object.cloned().unwrap_or_default();
         let labels = tree::entries(&object, "metadata.labels");
-        labels.filter(|(key, _)| key.contains(RESTRICTED)).map(|(key, it)| (key.to_owned(), it.clone())).collect()
+        labels
+            .filter(|(key, _)| key.contains(RESTRICTED))
+            .map(|(key, it)| (key.to_owned(), it.clone()))
+            .collect()
     };
     if restricted(before) != restricted(Some(new)) {
-        let why = format!("node {node:?} is not allowed to set labels of the prefix {RESTRICTED:?}");
+        let why =
+            format!("node {node:?} is not allowed to set labels of the prefix {RESTRICTED:?}");
         return Err(admission.forbid(name, &why));
     }
     if let Some(old) = before
         && tree::at(old, "spec.taints") != tree::at(new, "spec.taints")
     {
-        return Err(admission.forbid(name, &format!("node {node:?} is not allowed to modify taints")));
+        return Err(
+            admission.forbid(name, &format!("node {node:?} is not allowed to modify taints"))
+        );
     }
     Ok(())
 }
@@ -101,7 +110,11 @@ fn check_lease(admission: &Admission<'_>, node: &str, new: Option<&Value>) -> Re
 }
 
 /// A node gets tokens only for pods that run on it: bound to such a pod, or not at all.
-pub(crate) fn check_token_request(api: &Api, request: &Request, posted: &Value) -> Result<(), Status> {
+pub(crate) fn check_token_request(
+    api: &Api,
+    request: &Request,
+    posted: &Value,
+) -> Result<(), Status> {
     let Some(node) = request.caller.user.node_name() else {
         return Ok(());
     };
@@ -113,10 +126,18 @@ pub(crate) fn check_token_request(api: &Api, request: &Request, posted: &Value) 
     }
     let pod = tree::text(posted, "spec.boundObjectRef.name");
     if tree::text(posted, "spec.boundObjectRef.uid").is_empty() {
-        return Err(Status::forbidden(of, name, "node requested token with a pod binding without a uid"));
+        return Err(Status::forbidden(
+            of,
+            name,
+            "node requested token with a pod binding without a uid",
+        ));
     }
     if api.authorizers().with_nodes(api.store(), |it| it.has_pod(node, namespace, pod)) {
         return Ok(());
     }
-    Err(Status::forbidden(of, name, "node requested token bound to a pod scheduled on a different node"))
+    Err(Status::forbidden(
+        of,
+        name,
+        "node requested token bound to a pod scheduled on a different node",
+    ))
 }

@@ -23,7 +23,8 @@ pub(super) fn complete(admission: &Admission<'_>, pod: &mut Value) -> Result<(),
         changes::inject_service_account(pod, &account, &admission.api.random_suffix());
     }
     let given = tree::integer(pod, "spec.priority");
-    changes::default_priority(pod).map_err(|error| admission.forbid(meta::name(pod), &error.to_string()))?;
+    changes::default_priority(pod)
+        .map_err(|error| admission.forbid(meta::name(pod), &error.to_string()))?;
     let computed = tree::integer(pod, "spec.priority");
     if given.is_some() && given != computed {
         let why = format!(
@@ -42,7 +43,9 @@ fn service_account(admission: &Admission<'_>, pod: &Value) -> Result<Value, Stat
     let name = changes::service_account_of(pod);
     let namespace = admission.request.resource.namespace.as_deref().unwrap_or_default();
     let refuse = || {
-        let why = format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found");
+        let why = format!(
+            "error looking up service account {namespace}/{name}: serviceaccount {name:?} not found"
+        );
         admission.forbid(meta::name(pod), &why)
     };
     let key = Key::new("", "serviceaccounts", namespace, name).map_err(|_| refuse())?;

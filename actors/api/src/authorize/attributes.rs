@@ -43,7 +43,8 @@ impl Attributes {
     #[must_use]
     pub fn selecting(mut self, field_selector: Option<&str>) -> Self {
         self.field_selector = field_selector.map(str::to_owned);
-        let named = field_selector.and_then(|it| required_value(it, "metadata.name")).map(str::to_owned);
+        let named =
+            field_selector.and_then(|it| required_value(it, "metadata.name")).map(str::to_owned);
         if let Target::Resource(resource) = &mut self.target
             && resource.name.is_none()
         {
@@ -109,7 +110,10 @@ pub fn refusal(attributes: &Attributes, reason: &str) -> String {
                 Some(namespace) => format!(" in the namespace {namespace:?}"),
                 None => " at the cluster scope".to_owned(),
             };
-            format!("User {user:?} cannot {verb} resource {resource:?} in API group {:?}{place}", it.group)
+            format!(
+                "User {user:?} cannot {verb} resource {resource:?} in API group {:?}{place}",
+                it.group
+            )
         }
     };
     if !reason.is_empty() {
@@ -137,10 +141,17 @@ mod tests {
                 r#"User "jane" cannot list resource "pods" in API group "" at the cluster scope"#,
             ),
             (
-                Attributes::new(&user, "get", &pods.in_namespace("a").named("x").sub("log")),
+                Attributes::new(
+                    &user,
+                    "get",
+                    &pods.in_namespace("a").named("x").subresource("log"),
+                ),
                 r#"User "jane" cannot get resource "pods/log" in API group "" in the namespace "a""#,
             ),
-            (Attributes::path(&user, "get", "/metrics"), r#"User "jane" cannot get path "/metrics""#),
+            (
+                Attributes::path(&user, "get", "/metrics"),
+                r#"User "jane" cannot get path "/metrics""#,
+            ),
         ] {
             assert_eq!(refusal(&attributes, ""), expected);
         }
@@ -149,7 +160,9 @@ mod tests {
     #[test]
     fn a_selector_that_names_one_object_asks_about_that_object() {
         let secrets = Resource::new("", "v1", "secrets").in_namespace("a");
-        let ask = |selector| Attributes::new(&User::node("n"), "list", &secrets).selecting(Some(selector));
+        let ask = |selector| {
+            Attributes::new(&User::node("n"), "list", &secrets).selecting(Some(selector))
+        };
         let name = |it: &Attributes| it.resource().and_then(|it| it.name.clone());
         assert_eq!(name(&ask("metadata.name=x")).as_deref(), Some("x"));
         assert_eq!(name(&ask("type=Opaque,metadata.name==x")).as_deref(), Some("x"));

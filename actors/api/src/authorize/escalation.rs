@@ -34,7 +34,8 @@ pub(crate) fn check(
     let wanted = match resource.resource.as_str() {
         "roles" | "clusterroles" => {
             let unchanged = old.is_some_and(|old| {
-                old.get("rules") == new.get("rules") && old.get("aggregationRule") == new.get("aggregationRule")
+                old.get("rules") == new.get("rules")
+                    && old.get("aggregationRule") == new.get("aggregationRule")
             });
             if unchanged || may(api, user, "escalate", &target) {
                 return Ok(());
@@ -46,7 +47,8 @@ pub(crate) fn check(
         }
         "rolebindings" | "clusterrolebindings" => {
             let unchanged = old.is_some_and(|old| {
-                old.get("roleRef") == new.get("roleRef") && old.get("subjects") == new.get("subjects")
+                old.get("roleRef") == new.get("roleRef")
+                    && old.get("subjects") == new.get("subjects")
             });
             let Some(role) = RoleRef::of(new, namespace) else {
                 return Ok(()); // Validation has refused it.
@@ -81,7 +83,12 @@ pub(crate) fn check(
 }
 
 /// An aggregating role may become anything, so only who has everything may write one.
-fn check_aggregation(api: &Api, user: &User, resource: &Resource, name: &str) -> Result<(), Status> {
+fn check_aggregation(
+    api: &Api,
+    user: &User,
+    resource: &Resource,
+    name: &str,
+) -> Result<(), Status> {
     let all = || vec!["*".to_owned()];
     let everything = [
         Rule { verbs: all(), api_groups: all(), resources: all(), ..Rule::default() },

@@ -42,7 +42,10 @@ impl NodeGraph {
                 self.nodes.remove(&node);
             }
         }
-        let node = pod.and_then(|it| it.pointer("/spec/nodeName")).and_then(Value::as_str).unwrap_or_default();
+        let node = pod
+            .and_then(|it| it.pointer("/spec/nodeName"))
+            .and_then(Value::as_str)
+            .unwrap_or_default();
         let (Some(pod), false) = (pod, node.is_empty()) else {
             return;
         };
@@ -70,16 +73,22 @@ impl NodeGraph {
             ("", "configmaps", None) => {
                 self.decide_named(node, namespace, Named::ConfigMap(name.to_owned()), reads)
             }
-            ("", "persistentvolumeclaims", None) => {
-                self.decide_named(node, namespace, Named::Claim(name.to_owned()), attributes.verb == "get")
-            }
+            ("", "persistentvolumeclaims", None) => self.decide_named(
+                node,
+                namespace,
+                Named::Claim(name.to_owned()),
+                attributes.verb == "get",
+            ),
             ("", "serviceaccounts", Some("token")) => {
                 let wanted = Named::ServiceAccount(name.to_owned());
                 self.decide_named(node, namespace, wanted, attributes.verb == "create")
             }
-            ("", "serviceaccounts", None) => {
-                self.decide_named(node, namespace, Named::ServiceAccount(name.to_owned()), attributes.verb == "get")
-            }
+            ("", "serviceaccounts", None) => self.decide_named(
+                node,
+                namespace,
+                Named::ServiceAccount(name.to_owned()),
+                attributes.verb == "get",
+            ),
             ("", "pods", _) if reads => self.decide_pods(node, attributes, namespace, name),
             ("", "nodes", _) => decide_node(node, attributes, name),
             ("coordination.k8s.io", "leases", None) => decide_lease(node, &attributes.verb, it),
@@ -87,9 +96,16 @@ impl NodeGraph {
         }
     }
 
-    fn decide_named(&self, node: &str, namespace: &str, wanted: Named, verb_fits: bool) -> Decision {
+    fn decide_named(
+        &self,
+        node: &str,
+        namespace: &str,
+        wanted: Named,
+        verb_fits: bool,
+    ) -> Decision {
         let pods = self.nodes.get(node).into_iter().flatten();
-        let found = pods.filter(|((ns, _), _)| ns == namespace).any(|(_, names)| names.contains(&wanted));
+        let found =
+            pods.filter(|((ns, _), _)| ns == namespace).any(|(_, names)| names.contains(&wanted));
         if verb_fits && found {
             return Decision::Allow { reason: String::new() };
         }
@@ -101,11 +117,18 @@ impl NodeGraph {
         Decision::Refuse { reason }
     }
 
-    fn decide_pods(&self, node: &str, attributes: &Attributes, namespace: &str, name: &str) -> Decision {
+    fn decide_pods(
+        &self,
+        node: &str,
+        attributes: &Attributes,
+        namespace: &str,
+        name: &str,
+    ) -> Decision {
         let own = if name.is_empty() {
             attributes.required("spec.nodeName") == Some(node)
         } else {
-            self.has_pod(node, namespace, name) || attributes.required("spec.nodeName") == Some(node)
+            self.has_pod(node, namespace, name)
+                || attributes.required("spec.nodeName") == Some(node)
         };
         if own {
             return Decision::Allow { reason: String::new() };
@@ -143,7 +166,9 @@ fn decide_lease(node: &str, verb: &str, lease: &Resource) -> Decision {
     if allowed {
         return Decision::Allow { reason: String::new() };
     }
-    Decision::Refuse { reason: "can only access the node lease of the same name in kube-node-lease".to_owned() }
+    Decision::Refuse {
+        reason: "can only access the node lease of the same name in kube-node-lease".to_owned(),
+    }
 }
 
 /// What the role `system:node` grants, minus what the graph answers.
@@ -154,17 +179,28 @@ pub(crate) fn decide_by_role(policy: &Policy, attributes: &Attributes) -> Decisi
     };
     let sub = it.subresource.as_deref();
     let by_graph = match it.group.as_str() {
-        "" => matches!(
-            (it.resource.as_str(), sub),
-            ("secrets" | "configmaps" | "persistentvolumeclaims" | "serviceaccounts" | "nodes", _)
-        ) || (it.resource == "pods" && matches!(attributes.verb.as_str(), "get" | "list" | "watch")),
+        "" => {
+            matches!(
+                (it.resource.as_str(), sub),
+                (
+                    "secrets"
+                        | "configmaps"
+                        | "persistentvolumeclaims"
+                        | "serviceaccounts"
+                        | "nodes",
+                    _
+                )
+            ) || (it.resource == "pods"
+                && matches!(attributes.verb.as_str(), "get" | "list" | "watch"))
+        }
         "coordination.k8s.io" => true,
         _ => false,
     };
     if by_graph {
         return refuse;
     }
-    let rules = policy.rules_of(&RoleRef::ClusterRole("system:node".to_owned())).unwrap_or_default();
+    let rules =
+        policy.rules_of(&RoleRef::ClusterRole("system:node".to_owned())).unwrap_or_default();
     if rules.iter().any(|it| it.allows(attributes)) {
         return Decision::Allow { reason: String::new() };
     }
@@ -177,10 +213,17 @@ fn named_by(pod: &Value) -> BTreeSet<Named> {
     let Some(spec) = pod.get("spec") else {
         return out;
     };
-    let items = |at: &Value, field: &str| at.get(field).and_then(Value::as_array).cloned().unwrap_or_default();
+    let items = |at: &Value, field: &str| {
+        at.get(field).and_then(Value::as_array).cloned().unwrap_or_default()
+    };
     let text = |at: &Value, path: &str| at.pointer(path).and_then(Value::as_str).map(str::to_owned);
     out.extend(text(spec, "/serviceAccountName").map(Named::ServiceAccount));
-    out.extend(items(spec, "imagePullSecrets").iter().filter_map(|it| text(it, "/name")).map(Named::Secret));
+    out.extend(
+        items(spec, "imagePullSecrets")
+            .iter()
+            .filter_map(|it| text(it, "/name"))
+            .map(Named::Secret),
+    );
     for volume in items(spec, "volumes") {
         out.extend(text(&volume, "/secret/secretName").map(Named::Secret));
         out.extend(text(&volume, "/configMap/name").map(Named::ConfigMap));
@@ -198,7 +241,9 @@ fn named_by(pod: &Value) -> BTreeSet<Named> {
             }
             for variable in items(&container, "env") {
                 out.extend(text(&variable, "/valueFrom/secretKeyRef/name").map(Named::Secret));
-                out.extend(text(&variable, "/valueFrom/configMapKeyRef/name").map(Named::ConfigMap));
+                out.extend(
+                    text(&variable, "/valueFrom/configMapKeyRef/name").map(Named::ConfigMap),
+                );
             }
         }
     }
@@ -252,7 +297,11 @@ mod tests {
             ("n1", "patch", "nodes/status", "n1", true),
             ("n1", "get", "nodes", "n2", false),
         ] {
-            assert_eq!(ask(&graph, node, verb, resource, name), expected, "{node} {verb} {resource} {name}");
+            assert_eq!(
+                ask(&graph, node, verb, resource, name),
+                expected,
+                "{node} {verb} {resource} {name}"
+            );
         }
     }
 

@@ -68,7 +68,8 @@ impl Policy {
 
     /// Whether a binding of the user allows it.
     pub fn decide(&self, attributes: &Attributes) -> Decision {
-        let namespace = attributes.resource().and_then(|it| it.namespace.as_deref()).unwrap_or_default();
+        let namespace =
+            attributes.resource().and_then(|it| it.namespace.as_deref()).unwrap_or_default();
         for (name, binding) in &self.cluster_bindings {
             if binding.binds(&attributes.user) && self.allows(&binding.role, attributes) {
                 return allowed("ClusterRoleBinding", name, &binding.role, &attributes.user);
@@ -132,7 +133,9 @@ impl Policy {
 
     fn allows(&self, role: &RoleRef, attributes: &Attributes) -> bool {
         let own = match role {
-            RoleRef::ClusterRole(name) => self.cluster_roles.get(name).map(|it| (&it.rules, Some(it))),
+            RoleRef::ClusterRole(name) => {
+                self.cluster_roles.get(name).map(|it| (&it.rules, Some(it)))
+            }
             RoleRef::Role { namespace, name } => {
                 self.roles.get(&(namespace.clone(), name.clone())).map(|it| (it, None))
             }
@@ -142,7 +145,8 @@ impl Policy {
         };
         rules.iter().any(|it| it.allows(attributes))
             || cluster_role.is_some_and(|it| {
-                !it.aggregation.is_empty() && self.aggregated(it, 0).iter().any(|it| it.allows(attributes))
+                !it.aggregation.is_empty()
+                    && self.aggregated(it, 0).iter().any(|it| it.allows(attributes))
             })
     }
 
@@ -160,7 +164,9 @@ impl Policy {
                 RoleRef::ClusterRole(name) => {
                     format!("clusterrole.rbac.authorization.k8s.io {name:?} not found")
                 }
-                RoleRef::Role { name, .. } => format!("role.rbac.authorization.k8s.io {name:?} not found"),
+                RoleRef::Role { name, .. } => {
+                    format!("role.rbac.authorization.k8s.io {name:?} not found")
+                }
             })
             .collect();
         missing.dedup();
@@ -174,14 +180,17 @@ impl Policy {
     fn exists(&self, role: &RoleRef) -> bool {
         match role {
             RoleRef::ClusterRole(name) => self.cluster_roles.contains_key(name),
-            RoleRef::Role { namespace, name } => self.roles.contains_key(&(namespace.clone(), name.clone())),
+            RoleRef::Role { namespace, name } => {
+                self.roles.contains_key(&(namespace.clone(), name.clone()))
+            }
         }
     }
 }
 
 impl ClusterRole {
     fn of(object: &Value) -> Self {
-        let selectors = object.pointer("/aggregationRule/clusterRoleSelectors").and_then(Value::as_array);
+        let selectors =
+            object.pointer("/aggregationRule/clusterRoleSelectors").and_then(Value::as_array);
         Self {
             labels: object.pointer("/metadata/labels").cloned().unwrap_or_default(),
             rules: Rule::all_of(object),
@@ -224,7 +233,8 @@ impl Subject {
             "User" => Some(Self::User(name.to_owned())),
             "Group" => Some(Self::Group(name.to_owned())),
             "ServiceAccount" => {
-                let own = subject.get("namespace").and_then(Value::as_str).filter(|it| !it.is_empty());
+                let own =
+                    subject.get("namespace").and_then(Value::as_str).filter(|it| !it.is_empty());
                 let namespace = own.unwrap_or(binding_namespace);
                 Some(Self::User(format!("system:serviceaccount:{namespace}:{name}")))
             }
@@ -275,7 +285,9 @@ fn allowed(kind: &str, name: &str, role: &RoleRef, user: &User) -> Decision {
         RoleRef::ClusterRole(name) => format!("ClusterRole {name:?}"),
         RoleRef::Role { name, .. } => format!("Role {name:?}"),
     };
-    Decision::Allow { reason: format!("RBAC: allowed by {kind} {name:?} of {role} to {:?}", user.name) }
+    Decision::Allow {
+        reason: format!("RBAC: allowed by {kind} {name:?} of {role} to {:?}", user.name),
+    }
 }
 
 #[cfg(test)]
@@ -288,13 +300,16 @@ mod tests {
     fn policy() -> Policy {
         let mut policy = Policy::default();
         let role = |verbs: &[&str]| json!({"rules": [{"verbs": verbs, "apiGroups": [""], "resources": ["pods"]}]});
-        let bind = |kind: &str, role: &str, subject: Value| {
-            json!({"roleRef": {"kind": kind, "name": role}, "subjects": [subject]})
-        };
+        let bind = |kind: &str, role: &str, subject: Value| json!({"roleRef": {"kind": kind, "name": role}, "subjects": [subject]});
         policy.set("clusterroles", "", "reader", Some(&role(&["get", "list"])));
         policy.set("roles", "a", "writer", Some(&role(&["create"])));
         let ann = json!({"kind": "User", "name": "ann"});
-        policy.set("clusterrolebindings", "", "r", Some(&bind("ClusterRole", "reader", ann.clone())));
+        policy.set(
+            "clusterrolebindings",
+            "",
+            "r",
+            Some(&bind("ClusterRole", "reader", ann.clone())),
+        );
         policy.set("rolebindings", "a", "w", Some(&bind("Role", "writer", ann)));
         let robot = json!({"kind": "ServiceAccount", "name": "robot", "namespace": "b"});
         policy.set("rolebindings", "a", "s", Some(&bind("ClusterRole", "reader", robot)));
@@ -322,7 +337,12 @@ mod tests {
             (&robot, "list", "b", false),
             (&robot, "list", "", false),
         ] {
-            assert_eq!(ask(&policy, user, verb, namespace), expected, "{} {verb} {namespace:?}", user.name);
+            assert_eq!(
+                ask(&policy, user, verb, namespace),
+                expected,
+                "{} {verb} {namespace:?}",
+                user.name
+            );
         }
     }
 
@@ -331,7 +351,10 @@ mod tests {
         let pods = Resource::new("", "v1", "pods").in_namespace("a");
         let dev = User::authenticated("dev", &["devs"]);
         let decision = policy().decide(&Attributes::new(&dev, "get", &pods));
-        assert_eq!(decision.reason(), r#"RBAC: role.rbac.authorization.k8s.io "missing" not found"#);
+        assert_eq!(
+            decision.reason(),
+            r#"RBAC: role.rbac.authorization.k8s.io "missing" not found"#
+        );
     }
 
     #[test]

@@ -65,7 +65,8 @@ impl Rule {
                 Some((name, sub)) => (name, Some(sub)),
                 None => (wanted.as_str(), None),
             };
-            self.resources.iter().any(|it| it == wanted) || resource_matches(&self.resources, name, sub)
+            self.resources.iter().any(|it| it == wanted)
+                || resource_matches(&self.resources, name, sub)
         };
         verbs
             && names
@@ -184,7 +185,12 @@ mod tests {
 
     fn rule(groups: &[&str], resources: &[&str], verbs: &[&str]) -> Rule {
         let own = |it: &[&str]| it.iter().map(|it| (*it).to_owned()).collect();
-        Rule { api_groups: own(groups), resources: own(resources), verbs: own(verbs), ..Rule::default() }
+        Rule {
+            api_groups: own(groups),
+            resources: own(resources),
+            verbs: own(verbs),
+            ..Rule::default()
+        }
     }
 
     fn ask(verb: &str, resource: &str, name: &str) -> Attributes {

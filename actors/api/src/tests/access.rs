@@ -23,7 +23,10 @@ async fn a_refusal_reads_as_in_kubernetes_and_a_binding_lifts_it_at_once() {
     let status = world.as_user(&jane, Operation::List, "pods", None).await.unwrap_err();
     assert_eq!(
         (status.code, status.message.as_str()),
-        (403, r#"pods is forbidden: User "jane" cannot list resource "pods" in API group "" in the namespace "default""#)
+        (
+            403,
+            r#"pods is forbidden: User "jane" cannot list resource "pods" in API group "" in the namespace "default""#
+        )
     );
     world.create("roles", role(&["list"], &["pods"])).await.unwrap();
     world.create("rolebindings", binding("r", "jane")).await.unwrap();
@@ -67,15 +70,20 @@ async fn nobody_grants_what_they_do_not_have() {
     world.create("rolebindings", binding("r", "eve")).await.unwrap();
     let mut more = role(&["list", "delete"], &["pods"]);
     more["metadata"]["name"] = json!("more");
-    let status = world.as_user(&eve, Operation::Create, "roles", Some(more.clone())).await.unwrap_err();
+    let status =
+        world.as_user(&eve, Operation::Create, "roles", Some(more.clone())).await.unwrap_err();
     assert_eq!(status.code, 403);
     assert!(status.message.contains(r#"user "eve" (groups=["system:authenticated"]) is attempting to grant RBAC permissions not currently held:"#), "{status}");
-    assert!(status.message.contains(r#"{APIGroups:[""], Resources:["pods"], Verbs:["delete"]}"#), "{status}");
+    assert!(
+        status.message.contains(r#"{APIGroups:[""], Resources:["pods"], Verbs:["delete"]}"#),
+        "{status}"
+    );
     let mut same = role(&["list"], &["pods"]);
     same["metadata"]["name"] = json!("same");
     world.as_user(&eve, Operation::Create, "roles", Some(same)).await.unwrap();
     world.create("roles", more).await.unwrap();
-    let grant = world.as_user(&eve, Operation::Create, "rolebindings", Some(binding("more", "eve"))).await;
+    let grant =
+        world.as_user(&eve, Operation::Create, "rolebindings", Some(binding("more", "eve"))).await;
     assert_eq!(grant.unwrap_err().code, 403, "binding a stronger role is granting it");
 }
 
@@ -84,7 +92,10 @@ async fn impersonation_is_a_right_of_its_own() {
     let world = World::new().await;
     let wanted = User { name: "jane".into(), groups: vec!["devs".into()], ..User::default() };
     let status = world.api.impersonate(&User::authenticated("eve", &[]), &wanted).unwrap_err();
-    assert!(status.message.contains(r#"User "eve" cannot impersonate resource "users""#), "{status}");
+    assert!(
+        status.message.contains(r#"User "eve" cannot impersonate resource "users""#),
+        "{status}"
+    );
     let acting = world.api.impersonate(&User::api(), &wanted).unwrap();
     assert_eq!(acting.groups, ["devs", "system:authenticated"]);
 }
@@ -97,14 +108,26 @@ async fn access_reviews_answer_as_the_authorizer_does() {
         let review = review.clone();
         let world = &world;
         async move {
-            let it = world.as_user(&user, Operation::Create, "selfsubjectaccessreviews", Some(review)).await.unwrap();
+            let it = world
+                .as_user(&user, Operation::Create, "selfsubjectaccessreviews", Some(review))
+                .await
+                .unwrap();
             it["status"]["allowed"].clone()
         }
     };
     assert_eq!(mine(User::api()).await, true);
     assert_eq!(mine(User::authenticated("jane", &[])).await, false);
-    let rules = world.create("selfsubjectrulesreviews", json!({"spec": {"namespace": "default"}})).await.unwrap();
-    assert!(rules["status"]["resourceRules"].as_array().unwrap().iter().any(|it| it["verbs"] == json!(["*"])));
+    let rules = world
+        .create("selfsubjectrulesreviews", json!({"spec": {"namespace": "default"}}))
+        .await
+        .unwrap();
+    assert!(
+        rules["status"]["resourceRules"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|it| it["verbs"] == json!(["*"]))
+    );
     let me = world.create("selfsubjectreviews", json!({})).await.unwrap();
     assert_eq!(me["status"]["userInfo"]["username"], "system:apiserver");
 }
@@ -114,25 +137,41 @@ async fn a_node_sees_and_writes_its_own_things_only() {
     let world = World::new().await;
     let node = User::node("n1");
     for name in ["own", "other"] {
-        world.create("secrets", json!({"metadata": {"name": name}, "stringData": {"k": "v"}})).await.unwrap();
+        world
+            .create("secrets", json!({"metadata": {"name": name}, "stringData": {"k": "v"}}))
+            .await
+            .unwrap();
     }
     let mut body = pod("a");
     body["spec"]["volumes"] = json!([{"name": "v", "secret": {"secretName": "own"}}]);
     world.create("pods", body).await.unwrap();
-    assert_eq!(world.as_user(&node, Operation::Get, "secrets/own", None).await.unwrap_err().code, 403);
-    world.create("pods/a/binding", json!({"metadata": {"name": "a"}, "target": {"name": "n1"}})).await.unwrap();
+    assert_eq!(
+        world.as_user(&node, Operation::Get, "secrets/own", None).await.unwrap_err().code,
+        403
+    );
+    world
+        .create("pods/a/binding", json!({"metadata": {"name": "a"}, "target": {"name": "n1"}}))
+        .await
+        .unwrap();
     world.as_user(&node, Operation::Get, "secrets/own", None).await.unwrap();
-    assert_eq!(world.as_user(&node, Operation::Get, "secrets/other", None).await.unwrap_err().code, 403);
+    assert_eq!(
+        world.as_user(&node, Operation::Get, "secrets/other", None).await.unwrap_err().code,
+        403
+    );
     assert_eq!(world.as_user(&node, Operation::List, "secrets", None).await.unwrap_err().code, 403);
     let own = json!({"metadata": {"name": "n1"}});
     world.as_user(&node, Operation::Create, "nodes", Some(own)).await.unwrap();
     let foreign = json!({"metadata": {"name": "n2"}});
-    assert_eq!(world.as_user(&node, Operation::Create, "nodes", Some(foreign)).await.unwrap_err().code, 403);
+    assert_eq!(
+        world.as_user(&node, Operation::Create, "nodes", Some(foreign)).await.unwrap_err().code,
+        403
+    );
     let mut status = world.get("pods/a").await.unwrap();
     status["status"]["phase"] = json!("Running");
     world.as_user(&node, Operation::Update, "pods/a/status", Some(status.clone())).await.unwrap();
     status["metadata"]["resourceVersion"] = json!("");
-    let other = world.as_user(&User::node("n2"), Operation::Update, "pods/a/status", Some(status)).await;
+    let other =
+        world.as_user(&User::node("n2"), Operation::Update, "pods/a/status", Some(status)).await;
     assert_eq!(other.unwrap_err().code, 403);
 }
 
@@ -161,7 +200,10 @@ async fn a_token_ends_with_the_account_and_the_pod_it_is_bound_to() {
 async fn a_secret_is_ciphertext_in_the_store_and_plain_to_who_may_read_it() {
     let world = World::new().await;
     let made = world
-        .create("secrets", json!({"metadata": {"name": "s"}, "stringData": {"password": "hunter2-hunter2"}}))
+        .create(
+            "secrets",
+            json!({"metadata": {"name": "s"}, "stringData": {"password": "hunter2-hunter2"}}),
+        )
         .await
         .unwrap();
     let key = Key::new("", "secrets", "default", "s").unwrap();
@@ -189,5 +231,8 @@ async fn a_new_pod_gets_its_account_token_tolerations_and_priority() {
     let mut other = pod("b");
     other["spec"]["serviceAccountName"] = json!("nobody");
     let status = world.create("pods", other).await.unwrap_err();
-    assert!(status.code == 403 && status.message.contains(r#"serviceaccount "nobody" not found"#), "{status}");
+    assert!(
+        status.code == 403 && status.message.contains(r#"serviceaccount "nobody" not found"#),
+        "{status}"
+    );
 }

@@ -25,7 +25,10 @@ async fn preconditions_protect_another_life_of_a_name() {
     for (preconditions, code) in [
         (json!({"uid": "other"}), 409),
         (json!({"resourceVersion": "1"}), 409),
-        (json!({"uid": made["metadata"]["uid"], "resourceVersion": made["metadata"]["resourceVersion"]}), 200),
+        (
+            json!({"uid": made["metadata"]["uid"], "resourceVersion": made["metadata"]["resourceVersion"]}),
+            200,
+        ),
     ] {
         let outcome = world.delete("configmaps/a", json!({"preconditions": preconditions})).await;
         assert_eq!(outcome.map_or_else(|it| it.code, |_| 200), code, "{preconditions}");
@@ -45,7 +48,10 @@ async fn finalizers_hold_an_object_until_the_last_is_taken_away() {
     assert_eq!(world.api.store().revision(), revision, "a second delete adds nothing");
     let mut change = world.get("configmaps/a").await.unwrap();
     change["metadata"]["finalizers"] = json!(["example.com/hold", "example.com/more"]);
-    assert_eq!(world.update("configmaps/a", change.clone()).await.unwrap_err().reason, Reason::Invalid);
+    assert_eq!(
+        world.update("configmaps/a", change.clone()).await.unwrap_err().reason,
+        Reason::Invalid
+    );
     change["metadata"]["finalizers"] = json!([]);
     world.update("configmaps/a", change).await.unwrap();
     assert_eq!(world.get("configmaps/a").await.unwrap_err().code, 404);
@@ -63,7 +69,10 @@ async fn the_propagation_policy_becomes_a_finalizer() {
         world.update("configmaps/a", it).await.unwrap();
     }
     world.create("configmaps", config_map("a")).await.unwrap();
-    assert_eq!(world.delete("configmaps/a", json!({"propagationPolicy": "Maybe"})).await.unwrap_err().code, 400);
+    assert_eq!(
+        world.delete("configmaps/a", json!({"propagationPolicy": "Maybe"})).await.unwrap_err().code,
+        400
+    );
     world.delete("configmaps/a", json!({"propagationPolicy": "Background"})).await.unwrap();
     assert_eq!(world.get("configmaps/a").await.unwrap_err().code, 404);
 }
@@ -104,18 +113,31 @@ async fn a_pod_is_bound_once_and_binding_touches_the_nodes_allocation() {
     let bound = world.get("pods/a").await.unwrap();
     assert_eq!(bound["spec"]["nodeName"], "n1");
     assert_eq!(bound["status"]["conditions"][0]["type"], "PodScheduled");
-    let touched = |world: &World| world.api.store().get(&allocation_key("n1").unwrap()).unwrap().modified;
+    let touched =
+        |world: &World| world.api.store().get(&allocation_key("n1").unwrap()).unwrap().modified;
     let after_bind = touched(&world);
     let again = json!({"metadata": {"name": "a"}, "target": {"name": "n2"}});
     let status = world.create("pods/a/binding", again.clone()).await.unwrap_err();
     assert_eq!(status.code, 409);
     assert!(status.message.contains(r#"pod a is already assigned to node "n1""#), "{status}");
     world.create("pods", pod("b")).await.unwrap();
-    let guard = Guard::Revision { key: allocation_key("n1").unwrap(), revision: kactor_protocol::Revision(1) };
+    let guard = Guard::Revision {
+        key: allocation_key("n1").unwrap(),
+        revision: kactor_protocol::Revision(1),
+    };
     let binding = json!({"metadata": {"name": "b"}, "target": {"name": "n1"}});
-    let mut request = world.request(&User::api(), Operation::Create, world.resource("pods/b/binding"), Some(binding));
+    let mut request = world.request(
+        &User::api(),
+        Operation::Create,
+        world.resource("pods/b/binding"),
+        Some(binding),
+    );
     request.options.guards = vec![guard];
-    assert_eq!(world.ask(request).await.unwrap_err().code, 409, "the node changed since the decision");
+    assert_eq!(
+        world.ask(request).await.unwrap_err().code,
+        409,
+        "the node changed since the decision"
+    );
     assert_eq!(world.get("pods/b").await.unwrap()["spec"].get("nodeName"), None);
     world.delete("pods/a", json!({"gracePeriodSeconds": 0})).await.unwrap();
     assert!(touched(&world) > after_bind, "the end of a pod touches it too");
@@ -146,7 +168,11 @@ async fn nothing_is_made_in_a_namespace_that_is_missing_or_ending() {
     assert_eq!(ending["status"]["phase"], "Terminating");
     let status = ask(config_map("b")).await.unwrap_err();
     assert_eq!((status.code, status.reason), (403, Reason::Forbidden));
-    assert!(status.message.contains("unable to create new content in namespace work because it is being terminated"));
+    assert!(
+        status.message.contains(
+            "unable to create new content in namespace work because it is being terminated"
+        )
+    );
     let mut finalize = world.get("namespaces/work").await.unwrap();
     finalize["spec"]["finalizers"] = json!([]);
     world.update("namespaces/work/finalize", finalize).await.unwrap();
@@ -162,7 +188,12 @@ async fn a_collection_is_deleted_by_its_selector_only() {
         body["metadata"]["labels"] = json!({"drop": if name == "b" { "no" } else { "yes" }});
         world.create("configmaps", body).await.unwrap();
     }
-    let mut request = world.request(&User::api(), Operation::DeleteCollection, world.resource("configmaps"), None);
+    let mut request = world.request(
+        &User::api(),
+        Operation::DeleteCollection,
+        world.resource("configmaps"),
+        None,
+    );
     request.options.label_selector = Some("drop=yes".into());
     assert_eq!(names(&world.ask(request).await.unwrap()), ["a", "c"]);
     assert_eq!(names(&world.list("configmaps", |_| {}).await.unwrap()), ["b"]);

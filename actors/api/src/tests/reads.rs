@@ -39,9 +39,13 @@ async fn selectors_choose_by_labels_and_fields() {
         });
         assert_eq!(names(&list.await.unwrap()), expected, "{labels:?} {fields:?}");
     }
-    let bad = world.list("configmaps", |it| it.field_selector = Some("data.k=v".into())).await.unwrap_err();
+    let bad = world
+        .list("configmaps", |it| it.field_selector = Some("data.k=v".into()))
+        .await
+        .unwrap_err();
     assert!(bad.code == 400 && bad.message.contains("data.k"), "{bad}");
-    let bad = world.list("configmaps", |it| it.label_selector = Some("a=(".into())).await.unwrap_err();
+    let bad =
+        world.list("configmaps", |it| it.label_selector = Some("a=(".into())).await.unwrap_err();
     assert_eq!(bad.code, 400);
 }
 
@@ -49,7 +53,10 @@ async fn selectors_choose_by_labels_and_fields() {
 async fn a_paged_list_is_of_one_revision_whatever_changes_meanwhile() {
     let world = with_maps(&["a", "b", "c", "d"]).await;
     let first = world.list("configmaps", |it| it.limit = 2).await.unwrap();
-    assert_eq!((names(&first), &first["metadata"]["remainingItemCount"]), (vec!["a".into(), "b".into()], &json!(2)));
+    assert_eq!(
+        (names(&first), &first["metadata"]["remainingItemCount"]),
+        (vec!["a".into(), "b".into()], &json!(2))
+    );
     world.delete("configmaps/c", json!({})).await.unwrap();
     world.create("configmaps", config_map("bb")).await.unwrap();
     let token = first["metadata"]["continue"].as_str().unwrap().to_owned();
@@ -63,7 +70,10 @@ async fn a_paged_list_is_of_one_revision_whatever_changes_meanwhile() {
     assert_eq!(names(&second), ["c", "d"]);
     assert_eq!(revision(&second), revision(&first));
     assert!(second["metadata"].get("continue").is_none());
-    let bad = world.list("configmaps", |it| it.continue_token = Some("nonsense".into())).await.unwrap_err();
+    let bad = world
+        .list("configmaps", |it| it.continue_token = Some("nonsense".into()))
+        .await
+        .unwrap_err();
     assert_eq!(bad.code, 400);
 }
 
@@ -79,9 +89,13 @@ async fn the_past_can_be_read_exactly_and_the_future_is_refused() {
     assert_eq!(names(&exact.await.unwrap()), ["a"]);
     let newer = world.list("configmaps", |it| it.resource_version = Some(then.clone()));
     assert_eq!(names(&newer.await.unwrap()), ["a", "b"]);
-    let mut request = world.request(&User::api(), Operation::List, world.resource("configmaps"), None);
+    let mut request =
+        world.request(&User::api(), Operation::List, world.resource("configmaps"), None);
     request.options.resource_version = Some("999999".into());
-    request.deadline = kactor_protocol::Deadline::after(world.api.env().monotonic(), std::time::Duration::from_millis(20));
+    request.deadline = kactor_protocol::Deadline::after(
+        world.api.env().monotonic(),
+        std::time::Duration::from_millis(20),
+    );
     let status = world.ask(request).await.unwrap_err();
     assert_eq!(status.code, 504);
     assert_eq!(status.details.unwrap().causes[0].reason, "ResourceVersionTooLarge");
@@ -92,7 +106,8 @@ async fn a_list_over_all_namespaces_and_an_empty_one_are_lists() {
     let world = with_maps(&["a"]).await;
     let mut everywhere = world.resource("configmaps");
     everywhere.namespace = None;
-    let list = world.ask(world.request(&User::api(), Operation::List, everywhere, None)).await.unwrap();
+    let list =
+        world.ask(world.request(&User::api(), Operation::List, everywhere, None)).await.unwrap();
     assert_eq!((&list["kind"], names(&list)), (&json!("ConfigMapList"), vec!["a".to_owned()]));
     let empty = world.list("secrets", |_| {}).await.unwrap();
     assert_eq!(empty["items"], json!([]));
@@ -116,7 +131,8 @@ async fn a_thousand_objects_come_in_chunks_that_join_to_one_list() {
 async fn tables_and_metadata_are_forms_of_the_same_answer() {
     let world = World::new().await;
     world.create("pods", pod("a")).await.unwrap();
-    let table = world.list("pods", |it| it.form = Form::Table(IncludeObject::Metadata)).await.unwrap();
+    let table =
+        world.list("pods", |it| it.form = Form::Table(IncludeObject::Metadata)).await.unwrap();
     assert_eq!(table["kind"], "Table");
     assert_eq!(table["columnDefinitions"][0]["name"], "Name");
     assert_eq!(table["rows"][0]["cells"][0], "a");

@@ -25,7 +25,8 @@ async fn the_api_has_the_first_address() {
 async fn no_two_services_ever_have_one_address() {
     let world = World::new().await;
     // 14 addresses, one of them taken: as many Services at once as there are left, and one more.
-    let all = (0..14).map(|n| world.create("services", service(&format!("s{n}"), "ClusterIP")).boxed());
+    let all =
+        (0..14).map(|n| world.create("services", service(&format!("s{n}"), "ClusterIP")).boxed());
     let outcomes = futures::future::join_all(all).await;
     let mut addresses: Vec<String> = outcomes
         .iter()
@@ -38,7 +39,10 @@ async fn no_two_services_ever_have_one_address() {
     assert_eq!(outcomes.iter().filter(|it| it.is_err()).count(), 1, "the range is full");
     world.delete("services/s0", json!({})).await.ok();
     world.delete("services/s1", json!({})).await.ok();
-    world.create("services", service("again", "ClusterIP")).await.expect("what was given back is given again");
+    world
+        .create("services", service("again", "ClusterIP"))
+        .await
+        .expect("what was given back is given again");
 }
 
 #[tokio::test]
@@ -49,9 +53,15 @@ async fn a_wanted_address_is_taken_or_refused_with_the_field() {
         body["spec"]["clusterIP"] = json!(address);
         world.create("services", body)
     };
-    assert_eq!(wanting("a", "10.96.0.9").await.unwrap()["spec"]["clusterIPs"], json!(["10.96.0.9"]));
+    assert_eq!(
+        wanting("a", "10.96.0.9").await.unwrap()["spec"]["clusterIPs"],
+        json!(["10.96.0.9"])
+    );
     let taken = wanting("b", "10.96.0.9").await.unwrap_err();
-    assert!(taken.code == 422 && taken.message.contains("provided IP is already allocated"), "{taken}");
+    assert!(
+        taken.code == 422 && taken.message.contains("provided IP is already allocated"),
+        "{taken}"
+    );
     let outside = wanting("b", "10.1.1.1").await.unwrap_err();
     assert!(outside.code == 422 && outside.message.contains("not in the valid range"), "{outside}");
     let headless = wanting("h", "None").await.unwrap();
@@ -67,12 +77,24 @@ async fn node_ports_follow_the_type_of_the_service() {
     let mut wanting = service("b", "NodePort");
     wanting["spec"]["ports"][0]["nodePort"] = json!(port);
     let taken = world.create("services", wanting.clone()).await.unwrap_err();
-    assert!(taken.message.contains("spec.ports[0].nodePort: Invalid value") && taken.message.contains("already allocated"), "{taken}");
-    world.patch("services/a", PatchType::Merge, json!({"metadata": {"labels": {"a": "b"}}})).await.unwrap();
-    assert_eq!(world.get("services/a").await.unwrap()["spec"]["ports"][0]["nodePort"], port, "an update keeps it");
-    world.patch("services/a", PatchType::Merge, json!({"spec": {"type": "ClusterIP"}})).await.unwrap();
+    assert!(
+        taken.message.contains("spec.ports[0].nodePort: Invalid value")
+            && taken.message.contains("already allocated"),
+        "{taken}"
+    );
+    world
+        .patch("services/a", PatchType::Merge, json!({"metadata": {"labels": {"a": "b"}}}))
+        .await
+        .unwrap();
+    assert_eq!(
+        world.get("services/a").await.unwrap()["spec"]["ports"][0]["nodePort"],
+        port,
+        "an update keeps it"
+    );
+    world
+        .patch("services/a", PatchType::Merge, json!({"spec": {"type": "ClusterIP"}}))
+        .await
+        .unwrap();
     assert!(world.get("services/a").await.unwrap()["spec"]["ports"][0].get("nodePort").is_none());
     world.create("services", wanting).await.expect("the port was given back");
 }
-
-

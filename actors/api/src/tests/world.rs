@@ -11,8 +11,8 @@ use kactor_store::Store;
 use serde_json::{Value, json};
 
 use crate::{
-    Api, ApiConfig, Body, Caller, Discard, EncryptionKey, Endpoint, Note, NoteSink, Operation, Options,
-    PatchType, Request, Resource, TokenKeys, User, WatchEvent, WatchRequest,
+    Api, ApiConfig, Body, Caller, Discard, EncryptionKey, Endpoint, Note, NoteSink, Operation,
+    Options, PatchType, Request, Resource, TokenKeys, User, WatchEvent, WatchRequest,
 };
 
 pub struct World {
@@ -69,17 +69,36 @@ impl World {
         resource
     }
 
-    pub fn request(&self, user: &User, operation: Operation, resource: Resource, body: Option<Value>) -> Request {
+    pub fn request(
+        &self,
+        user: &User,
+        operation: Operation,
+        resource: Resource,
+        body: Option<Value>,
+    ) -> Request {
         let mut caller = Caller::internal(user.clone(), "test/1.0", TraceId(7));
         caller.field_manager = None;
-        Request { caller, resource, operation, options: Options::default(), body: body.map(Body::Tree), deadline: self.deadline() }
+        Request {
+            caller,
+            resource,
+            operation,
+            options: Options::default(),
+            body: body.map(Body::Tree),
+            deadline: self.deadline(),
+        }
     }
 
     pub async fn ask(&self, request: Request) -> Result<Value, Status> {
         self.api.handle(request).await.map(|it| it.object.to_tree())
     }
 
-    pub async fn as_user(&self, user: &User, operation: Operation, path: &str, body: Option<Value>) -> Result<Value, Status> {
+    pub async fn as_user(
+        &self,
+        user: &User,
+        operation: Operation,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<Value, Status> {
         self.ask(self.request(user, operation, self.resource(path), body)).await
     }
 
@@ -95,7 +114,12 @@ impl World {
         self.as_user(&User::api(), Operation::Update, path, Some(body)).await
     }
 
-    pub async fn patch(&self, path: &str, patch_type: PatchType, body: Value) -> Result<Value, Status> {
+    pub async fn patch(
+        &self,
+        path: &str,
+        patch_type: PatchType,
+        body: Value,
+    ) -> Result<Value, Status> {
         self.as_user(&User::api(), Operation::Patch(patch_type), path, Some(body)).await
     }
 
@@ -103,7 +127,11 @@ impl World {
         self.as_user(&User::api(), Operation::Delete, path, Some(options)).await
     }
 
-    pub async fn list(&self, path: &str, change: impl FnOnce(&mut Options)) -> Result<Value, Status> {
+    pub async fn list(
+        &self,
+        path: &str,
+        change: impl FnOnce(&mut Options),
+    ) -> Result<Value, Status> {
         let mut request = self.request(&User::api(), Operation::List, self.resource(path), None);
         change(&mut request.options);
         self.ask(request).await

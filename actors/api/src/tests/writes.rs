@@ -57,7 +57,8 @@ async fn a_write_that_changes_nothing_writes_nothing() {
     let made = world.create("configmaps", config_map("a")).await.unwrap();
     let before = world.api.store().revision();
     let same = world.update("configmaps/a", made.clone()).await.unwrap();
-    let patched = world.patch("configmaps/a", PatchType::Merge, json!({"data": {"k": "v"}})).await.unwrap();
+    let patched =
+        world.patch("configmaps/a", PatchType::Merge, json!({"data": {"k": "v"}})).await.unwrap();
     assert_eq!((&same, &patched), (&made, &made));
     assert_eq!(world.api.store().revision(), before);
 }
@@ -88,13 +89,19 @@ async fn unknown_fields_are_dropped_told_or_refused_as_asked() {
     let ask = |name: &str, validation| {
         let mut body = body.clone();
         body["metadata"]["name"] = json!(name);
-        let mut request = world.request(&User::api(), Operation::Create, world.resource("pods"), Some(body));
+        let mut request =
+            world.request(&User::api(), Operation::Create, world.resource("pods"), Some(body));
         request.options.field_validation = validation;
         request
     };
     let strict = world.api.handle(ask("a", FieldValidation::Strict)).await.unwrap_err();
     assert_eq!(strict.code, 400);
-    assert!(strict.message.contains(r#"strict decoding error: unknown field "spec.containers[0].imagee""#), "{strict}");
+    assert!(
+        strict
+            .message
+            .contains(r#"strict decoding error: unknown field "spec.containers[0].imagee""#),
+        "{strict}"
+    );
     assert_eq!(world.get("pods/a").await.unwrap_err().code, 404, "nothing was stored");
     let warned = world.api.handle(ask("b", FieldValidation::Warn)).await.unwrap();
     assert_eq!(warned.warnings, [r#"unknown field "spec.containers[0].imagee""#]);
@@ -106,10 +113,18 @@ async fn unknown_fields_are_dropped_told_or_refused_as_asked() {
 #[tokio::test]
 async fn an_invalid_object_names_every_field() {
     let world = World::new().await;
-    let status = world.create("pods", json!({"metadata": {"name": "A_"}, "spec": {"containers": []}})).await.unwrap_err();
+    let status = world
+        .create("pods", json!({"metadata": {"name": "A_"}, "spec": {"containers": []}}))
+        .await
+        .unwrap_err();
     assert_eq!((status.code, status.reason), (422, Reason::Invalid));
-    let fields: Vec<String> = status.details.unwrap().causes.into_iter().map(|it| it.field).collect();
-    assert!(fields.contains(&"metadata.name".to_owned()) && fields.contains(&"spec.containers".to_owned()), "{fields:?}");
+    let fields: Vec<String> =
+        status.details.unwrap().causes.into_iter().map(|it| it.field).collect();
+    assert!(
+        fields.contains(&"metadata.name".to_owned())
+            && fields.contains(&"spec.containers".to_owned()),
+        "{fields:?}"
+    );
 }
 
 #[tokio::test]
@@ -130,10 +145,18 @@ async fn a_dry_run_answers_and_stores_nothing() {
     let before = world.api.store().revision();
     for (operation, path, body) in [
         (Operation::Create, "configmaps", Some(config_map("b"))),
-        (Operation::Update, "configmaps/a", Some(json!({"metadata": {"name": "a"}, "data": {"k": "2"}}))),
+        (
+            Operation::Update,
+            "configmaps/a",
+            Some(json!({"metadata": {"name": "a"}, "data": {"k": "2"}})),
+        ),
         (Operation::Patch(PatchType::Merge), "configmaps/a", Some(json!({"data": {"k": "2"}}))),
         (Operation::Delete, "configmaps/a", None),
-        (Operation::Create, "services", Some(json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}]}}))),
+        (
+            Operation::Create,
+            "services",
+            Some(json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}]}})),
+        ),
     ] {
         let mut request = world.request(&User::api(), operation, world.resource(path), body);
         request.options.dry_run = DryRun::All;
@@ -150,15 +173,24 @@ async fn the_four_patches_change_what_they_name() {
     let it = world.patch("deployments/web", PatchType::Strategic, strategic).await.unwrap();
     assert_eq!(it["spec"]["template"]["spec"]["containers"][0]["image"], "nginx");
     assert_eq!(it["metadata"]["generation"], 2, "the spec changed");
-    let it = world.patch("deployments/web", PatchType::Merge, json!({"metadata": {"labels": {"a": "b"}}})).await.unwrap();
-    assert_eq!((&it["metadata"]["labels"]["a"], &it["metadata"]["generation"]), (&json!("b"), &json!(2)));
+    let it = world
+        .patch("deployments/web", PatchType::Merge, json!({"metadata": {"labels": {"a": "b"}}}))
+        .await
+        .unwrap();
+    assert_eq!(
+        (&it["metadata"]["labels"]["a"], &it["metadata"]["generation"]),
+        (&json!("b"), &json!(2))
+    );
     let json_patch = json!([{"op": "replace", "path": "/spec/replicas", "value": 5}]);
     let it = world.patch("deployments/web", PatchType::Json, json_patch).await.unwrap();
     assert_eq!(it["spec"]["replicas"], 5);
     let failing = json!([{"op": "test", "path": "/spec/replicas", "value": 4}]);
     let status = world.patch("deployments/web", PatchType::Json, failing).await.unwrap_err();
     assert_eq!(status.code, 422, "{status}");
-    assert_eq!(world.patch("deployments/no", PatchType::Merge, json!({})).await.unwrap_err().code, 404);
+    assert_eq!(
+        world.patch("deployments/no", PatchType::Merge, json!({})).await.unwrap_err().code,
+        404
+    );
 }
 
 #[tokio::test]
@@ -170,7 +202,8 @@ async fn two_appliers_of_one_field_conflict_until_one_forces() {
         body["kind"] = json!("Deployment");
         body["spec"]["replicas"] = json!(replicas);
         let operation = Operation::Patch(PatchType::Apply);
-        let mut request = world.request(&User::api(), operation, world.resource("deployments/web"), Some(body));
+        let mut request =
+            world.request(&User::api(), operation, world.resource("deployments/web"), Some(body));
         request.caller.field_manager = Some(manager.to_owned());
         request.options.conflicts = force;
         request
@@ -178,11 +211,18 @@ async fn two_appliers_of_one_field_conflict_until_one_forces() {
     let made = world.api.handle(apply("one", 1, Default::default())).await.unwrap();
     assert_eq!(made.code, 201);
     let again = world.api.handle(apply("one", 1, Default::default())).await.unwrap();
-    assert_eq!((again.code, again.revision), (200, made.revision), "the same intent writes nothing");
+    assert_eq!(
+        (again.code, again.revision),
+        (200, made.revision),
+        "the same intent writes nothing"
+    );
     let status = world.api.handle(apply("two", 3, Default::default())).await.unwrap_err();
     assert_eq!((status.code, status.reason), (409, Reason::Conflict));
     let cause = &status.details.as_ref().unwrap().causes[0];
-    assert_eq!((cause.reason.as_str(), cause.field.as_str()), ("FieldManagerConflict", ".spec.replicas"));
+    assert_eq!(
+        (cause.reason.as_str(), cause.field.as_str()),
+        ("FieldManagerConflict", ".spec.replicas")
+    );
     let forced = world.ask(apply("two", 3, crate::Conflicts::Force)).await.unwrap();
     assert_eq!(forced["spec"]["replicas"], 3);
     let user = User::api();
@@ -234,7 +274,10 @@ async fn scale_shows_and_sets_replicas() {
     scale["spec"]["replicas"] = json!(4);
     let answer = world.update("deployments/web/scale", scale).await.unwrap();
     assert_eq!((&answer["kind"], &answer["spec"]["replicas"]), (&json!("Scale"), &json!(4)));
-    world.patch("deployments/web/scale", PatchType::Merge, json!({"spec": {"replicas": 6}})).await.unwrap();
+    world
+        .patch("deployments/web/scale", PatchType::Merge, json!({"spec": {"replicas": 6}}))
+        .await
+        .unwrap();
     assert_eq!(world.get("deployments/web").await.unwrap()["spec"]["replicas"], 6);
 }
 
@@ -242,12 +285,16 @@ async fn scale_shows_and_sets_replicas() {
 async fn what_is_not_served_says_so() {
     let world = World::new().await;
     let missing = crate::Resource::new("batch", "v9", "jobs").in_namespace("default");
-    let status = world.ask(world.request(&User::api(), Operation::List, missing, None)).await.unwrap_err();
+    let status =
+        world.ask(world.request(&User::api(), Operation::List, missing, None)).await.unwrap_err();
     assert_eq!(status.code, 404);
     assert_eq!(world.get("configmaps/a/status").await.unwrap_err().code, 404);
     assert_eq!(world.delete("deployments/web/scale", json!({})).await.unwrap_err().code, 405);
     let mut request = world.request(&User::api(), Operation::Create, world.resource("pods"), None);
-    request.body = Some(Body::Encoded { content_type: "application/vnd.kubernetes.protobuf".into(), bytes: "k8s".into() });
+    request.body = Some(Body::Encoded {
+        content_type: "application/vnd.kubernetes.protobuf".into(),
+        bytes: "k8s".into(),
+    });
     assert_eq!(world.ask(request).await.unwrap_err().code, 415);
 }
 
