@@ -23,7 +23,7 @@ use crate::node::PretendNode;
 pub struct World {
     pub address: SocketAddr,
     pub pki: Pki,
-    pub api: Api,
+
     pub gateway: Arc<Gateway>,
     pub listener: Arc<Listener>,
     pub machine: Machine,
@@ -69,7 +69,7 @@ impl World {
         let deadline = Deadline::after(env.monotonic(), Duration::from_secs(20));
         machine.block_on(api.bootstrap(deadline)).unwrap().unwrap();
         let gateway = Gateway::new(GatewayConfig {
-            api: api.clone(),
+            api,
             env: env.clone(),
             nodes: Arc::new(PretendNode { env: env.clone() }),
             insight: Arc::new(NoInsight),
@@ -88,7 +88,7 @@ impl World {
             Listener::start(&env, SocketAddr::from((local, 0)), tls, gateway.clone()).unwrap();
         let listener = Arc::new(listener);
         gateway.watch_listener(&listener);
-        Self { address: listener.address(), pki, api, gateway, listener, machine, dir }
+        Self { address: listener.address(), pki, gateway, listener, machine, dir }
     }
 
     /// A kubeconfig file of this subject.
