@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use kactor_drivers::hollow::COMPLETES;
 use kactor_drivers::spec::{
     Capabilities, ContainerId, ContainerSpec, IpcMode, Mount, MountSource, NetworkMode, PidMode,
     Propagation, QosClass, Resources, SandboxId, SandboxSpec, Seccomp, Security, Stdin, Terminal,
@@ -116,6 +117,10 @@ pub fn container_spec(
     };
     out.terminal = if container.tty { Terminal::Tty } else { Terminal::None };
     out.annotations.insert(FAILURES.to_owned(), inputs.failures.to_string());
+    let is_init = pod.spec.init_containers.iter().any(|it| it.name == container.name);
+    if is_init && !container.is_sidecar() {
+        out.annotations.insert(COMPLETES.to_owned(), "true".to_owned());
+    }
     out.env = inputs.env;
     Ok(out)
 }

@@ -9,6 +9,7 @@ pub mod downward;
 pub mod effect;
 pub mod environment;
 pub mod event;
+pub mod hollow;
 pub mod log_reader;
 pub mod logs;
 pub mod machine;

@@ -7,6 +7,7 @@
 pub mod driver;
 pub mod error;
 pub mod event;
+pub mod hollow;
 pub mod image;
 pub mod session;
 pub mod spec;
