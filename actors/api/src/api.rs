@@ -7,9 +7,10 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use kactor_objects::status::Status;
 use kactor_runtime::env::Env;
-use kactor_store::Store;
+use kactor_store::{Store, Stored};
 
 use crate::authorize::Authorizers;
 use crate::encrypt::{Cipher, CipherError, EncryptionKey};
@@ -110,6 +111,11 @@ impl Api {
 
     pub fn config(&self) -> &ApiConfig {
         &self.shared.config
+    }
+
+    /// A stored object's bytes, decrypted, for the host's view; `None` without the key that it is encrypted with.
+    pub fn open_stored(&self, stored: &Stored) -> Option<Bytes> {
+        self.cipher().open(&stored.key, stored.value.flags, &stored.value.body).ok()
     }
 
     pub(crate) fn cipher(&self) -> &Cipher {
