@@ -1,1 +1,21 @@
 //! One replica: openraft glue, journal, sled, snapshots.
+//!
+//! The only home of openraft and sled. Acknowledgements come from the journal (`journal.rs`, through `Env`'s disk); the
+//! applied state lies in sled (`applied.rs`), written off that path; the shared `Table` of kactor-store is what entries are
+//! applied to. Above it everything sees a `kactor_store::Store`.
+
+pub mod applied;
+pub mod data_dir;
+pub mod journal;
+mod log_store;
+mod network;
+mod raft_types;
+pub mod record;
+mod replica;
+mod state_machine;
+mod writer;
+
+pub use network::{NoPeers, Peer, RaftTransport};
+pub use raft_types::{Types, Vote};
+pub use replica::{Replica, ReplicaConfig, Start, StartError};
+pub use state_machine::{CHECKPOINT_BYTES, SnapshotBody, SnapshotMeta};

@@ -1,0 +1,375 @@
+//! Starting a replica, and the `Log` that the store speaks to.
+//!
+//! Raft and its timers run on `Lane::Raft`, the journal's writer on `Lane::Journal`, sled on `Lane::Blocking`. A leader's
+//! first command is `BeginReign`; leadership is published once that is applied here. One member now; nothing assumes
+//! one. When a disk fails, `failed` resolves: the shell ends the process, and nothing is retried.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use kactor_protocol::ids::ReplicaId;
+use kactor_protocol::store::ProposeError;
+use kactor_protocol::time::Deadline;
+use kactor_runtime::env::{Env, Lane, TaskHandle};
+use kactor_state::{ClusterState, Command, FEATURE_LEVEL_MAX, Outcome};
+use kactor_store::{LeadershipState, Log, LogStatus, ReadError, Store, Table, WriteState};
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
+use openraft::impls::BasicNode;
+use openraft::raft::ReadPolicy;
+use openraft::{Config, ServerState, SnapshotPolicy};
+use tokio::sync::oneshot;
+
+use crate::applied::{AppliedError, AppliedStore};
+use crate::data_dir::{self, DataDirError, Identity};
+use crate::journal::{Journal, JournalError, SEGMENT_BYTES};
+use crate::log_store::LogStore;
+use crate::network::{Links, RaftTransport};
+use crate::raft_types::{Proposal, Types, seed_thread};
+use crate::state_machine::StateMachine;
+use crate::writer::Writer;
+
+pub(crate) type Raft = openraft::Raft<Types, StateMachine>;
+
+/// Entries kept below a checkpoint, so that a follower that lags a little needs no snapshot.
+const ENTRIES_KEPT: u64 = 256;
+/// How often free space is looked at while writes come.
+const SPACE_LOOK_MS: u64 = 250;
+
+/// How a replica is set up.
+#[derive(Debug, Clone)]
+pub struct ReplicaConfig {
+    pub identity: Identity,
+    /// What others reach this replica by.
+    pub address: String,
+    pub dir: PathBuf,
+    pub segment_bytes: u64,
+    /// Writes are refused while less than this is free.
+    pub reserve_bytes: u64,
+    pub start: Start,
+}
+
+impl ReplicaConfig {
+    pub fn new(identity: Identity, dir: PathBuf) -> Self {
+        Self {
+            identity,
+            address: String::new(),
+            dir,
+            segment_bytes: SEGMENT_BYTES,
+            reserve_bytes: 128 << 20,
+            start: Start::NewCluster,
+        }
+    }
+}
+
+/// What a replica without any state does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// Becomes the first member of a new cluster.
+    NewCluster,
+    /// Waits to be added by others.
+    Joining,
+}
+
+/// Why a replica does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    #[error(transparent)]
+    Applied(#[from] AppliedError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error("raft did not start: {reason}")]
+    Raft { reason: String },
+}
+
+/// A running replica.
+pub struct Replica {
+    log: Arc<RaftLog>,
+    store: Store,
+    tasks: Vec<TaskHandle>,
+}
+
+struct RaftLog {
+    id: ReplicaId,
+    env: Env,
+    dir: PathBuf,
+    reserve_bytes: u64,
+    raft: Raft,
+    writer: Writer,
+    table: Arc<Table>,
+    /// Free bytes when last looked, and when.
+    free_bytes: AtomicU64,
+    looked_ms: AtomicU64,
+}
+
+impl Replica {
+    /// Recovers what is in the directory and takes part in the cluster. Poll it on a lane that may block.
+    pub async fn start(
+        env: Env,
+        config: ReplicaConfig,
+        mut applied: Box<dyn AppliedStore>,
+        transport: Arc<dyn RaftTransport>,
+    ) -> Result<Self, StartError> {
+        data_dir::claim(&env.disk, &config.dir, &config.identity).await?;
+        let loaded = applied.load()?;
+        let floor = loaded.as_ref().and_then(|it| it.meta.applied).map(|it| it.index);
+        let (journal, recovered) = Journal::open(
+            env.disk.clone(),
+            &config.dir.join("journal"),
+            config.segment_bytes,
+            floor,
+        )
+        .await?;
+        let writer = Writer::start(&env, journal);
+        let (meta, state) = match loaded {
+            Some(loaded) => (Some(loaded.meta), loaded.state),
+            None => (None, ClusterState::new()),
+        };
+        let table = Table::new(state);
+        let machine = StateMachine::new(env.clone(), table.clone(), applied, meta.as_ref());
+        let log_store = LogStore::new(recovered, writer.clone());
+        let raft = start_raft(&env, &config, log_store, machine.clone(), transport).await?;
+        let log = Arc::new(RaftLog {
+            id: ReplicaId(config.identity.replica),
+            env: env.clone(),
+            dir: config.dir,
+            reserve_bytes: config.reserve_bytes,
+            raft,
+            writer,
+            table: table.clone(),
+            free_bytes: AtomicU64::new(u64::MAX),
+            looked_ms: AtomicU64::new(0),
+        });
+        let store = Store::new(env.clone(), table, log.clone());
+        let tasks = vec![
+            env.spawn(Lane::Raft, watch_leadership(log.clone())),
+            env.spawn(Lane::Raft, checkpoint_when_due(log.clone(), machine)),
+        ];
+        Ok(Self { log, store, tasks })
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Resolves when the disk failed: the process must end, and must not be asked to sync again.
+    pub async fn failed(&self) -> Arc<JournalError> {
+        let mut fatal = self.log.writer.fatal.clone();
+        match fatal.wait_for(Option::is_some).await {
+            Ok(error) => error.clone().expect("waited for it"),
+            Err(_) => Arc::new(JournalError::Ended),
+        }
+    }
+
+    /// Makes what is applied durable outside the log, so that the next start has nothing to replay.
+    pub async fn checkpoint(&self) -> Result<(), ProposeError> {
+        self.log.raft.trigger().snapshot().await.map_err(|_| ProposeError::Stopped)
+    }
+
+    /// Ends this replica's part in the cluster; the process may go on.
+    pub async fn stop(self) {
+        self.log.table.stop();
+        let _ = self.log.raft.shutdown().await;
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(TaskHandle::abort);
+    }
+}
+
+fn raft_config(cluster: &str) -> Config {
+    Config {
+        cluster_name: cluster.to_owned(),
+        heartbeat_interval: 100,
+        election_timeout_min: 500,
+        election_timeout_max: 1000,
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: ENTRIES_KEPT,
+        enable_pre_vote: Some(true),
+        ..Config::default()
+    }
+}
+
+/// Makes raft on its own lane: everything that it spawns stays there.
+async fn start_raft(
+    env: &Env,
+    config: &ReplicaConfig,
+    log_store: LogStore,
+    machine: StateMachine,
+    transport: Arc<dyn RaftTransport>,
+) -> Result<Raft, StartError> {
+    let (done, made) = oneshot::channel();
+    let seed = env.random_u64();
+    let config = config.clone();
+    env.spawn(Lane::Raft, async move {
+        seed_thread(seed);
+        let _ = done.send(build_raft(config, log_store, machine, transport).await);
+    });
+    let failed = |reason: String| StartError::Raft { reason };
+    match made.await {
+        Ok(raft) => raft.map_err(failed),
+        Err(_) => Err(failed("its lane ended".into())),
+    }
+}
+
+async fn build_raft(
+    config: ReplicaConfig,
+    log_store: LogStore,
+    machine: StateMachine,
+    transport: Arc<dyn RaftTransport>,
+) -> Result<Raft, String> {
+    let id = config.identity.replica;
+    let settings = raft_config(&config.identity.cluster).validate().map_err(|it| it.to_string())?;
+    let raft = Raft::new(id, Arc::new(settings), Links(transport), log_store, machine)
+        .await
+        .map_err(|error| error.to_string())?;
+    let is_known = raft.is_initialized().await.map_err(|error| error.to_string())?;
+    if !is_known && config.start == Start::NewCluster {
+        let members = BTreeMap::from([(id, BasicNode { addr: config.address })]);
+        raft.initialize(members).await.map_err(|error| error.to_string())?;
+    } else if raft.voter_ids().eq([id]) {
+        // Nobody else can lead: there is nothing to wait for.
+        raft.trigger().elect(false).await.map_err(|error| error.to_string())?;
+    }
+    Ok(raft)
+}
+
+/// Begins a reign in each term that this replica leads, and publishes it.
+async fn watch_leadership(log: Arc<RaftLog>) {
+    let mut metrics = log.raft.metrics();
+    let mut began: Option<(u64, kactor_protocol::ids::Reign)> = None;
+    loop {
+        let (state, term, leader) = {
+            let seen = metrics.borrow_watched();
+            (seen.state, seen.current_term, seen.current_leader.map(ReplicaId))
+        };
+        let leads = state == ServerState::Leader;
+        if leads && began.is_none_or(|(at, _)| at != term) {
+            began = log.begin_reign().await.map(|reign| (term, reign)).or(began);
+        }
+        let ours = began.filter(|(at, _)| leads && *at == term).map(|(_, reign)| reign);
+        log.table.set_leadership(LeadershipState { leader, ours });
+        if metrics.changed().await.is_err() {
+            log.table.stop();
+            return;
+        }
+    }
+}
+
+async fn checkpoint_when_due(log: Arc<RaftLog>, machine: StateMachine) {
+    loop {
+        machine.due.notified().await;
+        if log.raft.trigger().snapshot().await.is_err() {
+            return;
+        }
+    }
+}
+
+impl RaftLog {
+    async fn begin_reign(&self) -> Option<kactor_protocol::ids::Reign> {
+        let now = self.env.wall();
+        if self.table.read().feature_level() == 0 {
+            let level = Command::SetFeatureLevel { now, level: FEATURE_LEVEL_MAX };
+            self.write(level).await.ok()?;
+        }
+        match self.write(Command::BeginReign { now, leader: self.id }).await.ok()? {
+            Outcome::ReignBegan(reign) => Some(reign),
+            _ => None,
+        }
+    }
+
+    async fn write(&self, command: Command) -> Result<Outcome, ProposeError> {
+        let written = self.raft.client_write(Proposal(command)).await;
+        let response = written.map_err(|error| match error {
+            RaftError::APIError(ClientWriteError::ForwardToLeader(it)) => {
+                ProposeError::NotLeader { leader: it.leader_id.map(ReplicaId) }
+            }
+            // Replaced in our log; another leader may commit it all the same.
+            RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => ProposeError::Timeout,
+            RaftError::APIError(_) => ProposeError::NoQuorum,
+            RaftError::Fatal(_) => ProposeError::Stopped,
+        })?;
+        response.data.0.ok_or(ProposeError::Stopped)
+    }
+
+    /// Refuses before the disk is full, so that what was taken can be finished.
+    fn write_state(&self) -> WriteState {
+        if self.writer.fatal.borrow().is_some() {
+            return WriteState::Stopped;
+        }
+        let now_ms = u64::try_from(self.env.monotonic().as_millis()).unwrap_or(u64::MAX);
+        let looked_ms = self.looked_ms.load(Ordering::Relaxed);
+        if looked_ms == 0 || now_ms >= looked_ms.saturating_add(SPACE_LOOK_MS) {
+            self.looked_ms.store(now_ms.max(1), Ordering::Relaxed);
+            let free = self.env.disk.free_bytes(&self.dir).unwrap_or(u64::MAX);
+            self.free_bytes.store(free, Ordering::Relaxed);
+        }
+        let free_bytes = self.free_bytes.load(Ordering::Relaxed);
+        let is_full = self.writer.stats.is_full.load(Ordering::Relaxed);
+        if is_full || free_bytes < self.reserve_bytes {
+            return WriteState::Full { free_bytes, reserve_bytes: self.reserve_bytes };
+        }
+        WriteState::Open
+    }
+}
+
+#[async_trait]
+impl Log for RaftLog {
+    async fn submit(&self, command: Command, _: Deadline) -> Result<Outcome, ProposeError> {
+        match self.write_state() {
+            WriteState::Open => self.write(command).await,
+            // What gives space back is taken on a full disk too: compaction.
+            WriteState::Full { .. } if matches!(command, Command::Compact { .. }) => {
+                self.write(command).await
+            }
+            WriteState::Full { .. } => Err(ProposeError::Full),
+            WriteState::Stopped => Err(ProposeError::Stopped),
+        }
+    }
+
+    async fn read_index(&self, _: Deadline) -> Result<u64, ReadError> {
+        let confirmed = self.raft.get_read_log_id(ReadPolicy::ReadIndex).await;
+        match confirmed {
+            Ok((id, _)) => Ok(id.index()),
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(it))) => {
+                Err(ReadError::NoLeader { leader: it.leader_id.map(ReplicaId) })
+            }
+            Err(RaftError::APIError(_)) => Err(ReadError::NoLeader { leader: None }),
+            Err(RaftError::Fatal(_)) => Err(ReadError::Stopped),
+        }
+    }
+
+    fn status(&self) -> LogStatus {
+        let metrics = self.raft.metrics();
+        let seen = metrics.borrow_watched();
+        let stats = &self.writer.stats;
+        let writes = self.write_state();
+        let trouble = match (self.writer.fatal.borrow().as_ref(), writes) {
+            (Some(error), _) => Some(error.to_string()),
+            (None, WriteState::Full { free_bytes, reserve_bytes }) => Some(format!(
+                "the disk is almost full: {free_bytes} bytes free, {reserve_bytes} are kept; writes are refused"
+            )),
+            _ => None,
+        };
+        LogStatus {
+            replica: self.id,
+            term: seen.current_term,
+            leader: seen.current_leader.map(ReplicaId),
+            last_index: seen.last_log_index.unwrap_or(0),
+            applied_index: self.table.read().applied_index(),
+            journal_bytes: stats.journal_bytes.load(Ordering::Relaxed),
+            n_syncs: stats.n_syncs.load(Ordering::Relaxed),
+            sync_us_last: stats.sync_us_last.load(Ordering::Relaxed),
+            sync_us_max: stats.sync_us_max.load(Ordering::Relaxed),
+            writes,
+            trouble,
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! openraft's state machine on the table: applies entries, and checkpoints what changed into the applied store.
+//!
+//! A checkpoint is openraft's "snapshot": once it is durable, openraft purges the log below it. What changed since the
+//! last one is collected while applying, so a checkpoint costs what changed, not what there is.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use kactor_runtime::env::{Env, Lane};
+use kactor_state::{Applied, ClusterState, SnapshotReader, SnapshotWriter, VersionRecord};
+use kactor_store::Table;
+use openraft::storage::{EntryResponder, RaftStateMachine};
+use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use tokio::sync::{Notify, oneshot};
+
+use crate::applied::{APPLIED_FORMAT, AppliedError, AppliedMeta, AppliedStore, Rows};
+use crate::raft_types::{Answer, Committed, LogId, StoredMembership, Types};
+
+/// Changed bytes after which a checkpoint is due.
+pub const CHECKPOINT_BYTES: u64 = 8 << 20;
+/// What a row takes beside its key and body.
+const ROW_BYTES: u64 = 128;
+
+pub type Snapshot = openraft::Snapshot<Committed, u64, openraft::impls::BasicNode, SnapshotBody>;
+pub type SnapshotMeta = openraft::SnapshotMeta<Committed, u64, openraft::impls::BasicNode>;
+
+/// A whole state on its way to another replica.
+#[derive(Debug)]
+pub enum SnapshotBody {
+    /// Here: encoded when it is sent. It shares its bytes with the table.
+    State(Box<ClusterState>),
+    /// As it arrived.
+    Chunks(Vec<Bytes>),
+    /// What a checkpoint hands to openraft, which drops it: the table as it is when this is opened.
+    Table(TableAtOpen),
+}
+
+/// A table behind a snapshot that nobody is expected to send.
+pub struct TableAtOpen(Arc<Table>);
+
+impl std::fmt::Debug for TableAtOpen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TableAtOpen")
+    }
+}
+
+impl SnapshotBody {
+    pub fn into_chunks(self) -> Vec<Bytes> {
+        match self {
+            SnapshotBody::State(state) => SnapshotWriter::new(&state).collect(),
+            SnapshotBody::Chunks(chunks) => chunks,
+            SnapshotBody::Table(table) => SnapshotWriter::new(&table.0.read()).collect(),
+        }
+    }
+
+    fn into_state(self) -> Result<ClusterState, kactor_state::SnapshotError> {
+        match self {
+            SnapshotBody::State(state) => Ok(*state),
+            SnapshotBody::Table(table) => Ok(table.0.read().clone()),
+            SnapshotBody::Chunks(chunks) => {
+                let mut reader = SnapshotReader::default();
+                for chunk in chunks {
+                    reader.push(&chunk)?;
+                }
+                reader.finish()
+            }
+        }
+    }
+}
+
+#[derive(Clone)]
+pub struct StateMachine {
+    env: Env,
+    table: Arc<Table>,
+    store: Arc<Mutex<Box<dyn AppliedStore>>>,
+    position: Arc<Mutex<Position>>,
+    /// Woken when a checkpoint is due.
+    pub(crate) due: Arc<Notify>,
+    pub(crate) applied_bytes: Arc<AtomicU64>,
+}
+
+/// Where in the log the table is, and what no checkpoint holds yet.
+#[derive(Default)]
+struct Position {
+    last: Option<LogId>,
+    membership: StoredMembership,
+    rows: Rows,
+    rows_bytes: u64,
+}
+
+impl StateMachine {
+    pub fn new(
+        env: Env,
+        table: Arc<Table>,
+        store: Box<dyn AppliedStore>,
+        loaded: Option<&AppliedMeta>,
+    ) -> Self {
+        let position = loaded.map_or_else(Position::default, |meta| Position {
+            last: meta.applied.map(LogId::from),
+            membership: StoredMembership::new(
+                meta.membership_id.map(LogId::from),
+                meta.membership.clone().into(),
+            ),
+            ..Position::default()
+        });
+        let applied_bytes = Arc::new(AtomicU64::new(store.bytes_on_disk()));
+        Self {
+            env,
+            table,
+            store: Arc::new(Mutex::new(store)),
+            position: Arc::new(Mutex::new(position)),
+            due: Arc::default(),
+            applied_bytes,
+        }
+    }
+
+    fn position(&self) -> MutexGuard<'_, Position> {
+        self.position.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn apply_one(&self, entry: openraft::Entry<Committed, crate::raft_types::Payload>) -> Answer {
+        let index = entry.log_id.index;
+        let mut position = self.position();
+        position.last = Some(entry.log_id);
+        match entry.payload {
+            EntryPayload::Blank => {
+                self.table.skip(index);
+                Answer(None)
+            }
+            EntryPayload::Membership(membership) => {
+                position.membership = StoredMembership::new(Some(entry.log_id), membership);
+                self.table.skip(index);
+                Answer(None)
+            }
+            EntryPayload::Normal(proposal) => {
+                let applied = self.table.apply(index, proposal.0);
+                position.collect(&applied);
+                if position.rows_bytes > CHECKPOINT_BYTES {
+                    self.due.notify_one();
+                }
+                Answer(Some(applied.outcome))
+            }
+        }
+    }
+
+    /// What a checkpoint made now would write. Called between two entries.
+    fn take_checkpoint(&self) -> Checkpoint {
+        let mut position = self.position();
+        position.rows_bytes = 0;
+        Checkpoint {
+            rows: std::mem::take(&mut position.rows),
+            meta: self.meta(&position),
+            last: position.last,
+            membership: position.membership.clone(),
+            whole: None,
+            machine: self.clone(),
+        }
+    }
+
+    fn meta(&self, position: &Position) -> AppliedMeta {
+        AppliedMeta {
+            format: APPLIED_FORMAT,
+            applied: position.last.map(Into::into),
+            membership_id: position.membership.log_id().map(Into::into),
+            membership: position.membership.membership().into(),
+            state: self.table.read().meta_record(),
+        }
+    }
+
+    /// Runs disk work where it may block.
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut dyn AppliedStore) -> Result<T, AppliedError> + Send + 'static,
+    ) -> Result<T, io::Error> {
+        let (done, answer) = oneshot::channel();
+        let (store, bytes) = (self.store.clone(), self.applied_bytes.clone());
+        self.env.spawn(Lane::Blocking, async move {
+            let result = {
+                let mut store = store.lock().unwrap_or_else(PoisonError::into_inner);
+                let result = work(store.as_mut());
+                bytes.store(store.bytes_on_disk(), Ordering::Relaxed);
+                result
+            };
+            let _ = done.send(result);
+        });
+        match answer.await {
+            Ok(result) => result.map_err(io::Error::other),
+            Err(_) => Err(io::Error::other("the process is ending")),
+        }
+    }
+}
+
+impl Position {
+    fn collect(&mut self, applied: &Applied) {
+        for change in &applied.changes {
+            let record =
+                VersionRecord::of(change.key.clone(), change.revision, change.current.as_ref());
+            let body = change.current.as_ref().map_or(0, |it| it.value.body.len());
+            self.rows_bytes += (change.key.as_str().len() + body) as u64 + ROW_BYTES;
+            self.rows.insert((change.key.clone(), change.revision), Some(record));
+        }
+        for at in &applied.forgotten {
+            self.rows_bytes += at.0.as_str().len() as u64;
+            self.rows.insert(at.clone(), None);
+        }
+    }
+}
+
+/// A checkpoint that is being made.
+pub struct Checkpoint {
+    rows: Rows,
+    meta: AppliedMeta,
+    last: Option<LogId>,
+    membership: StoredMembership,
+    /// The state, for one that rewrites everything.
+    whole: Option<ClusterState>,
+    machine: StateMachine,
+}
+
+impl RaftSnapshotBuilder<Types> for Checkpoint {
+    type SnapshotData = SnapshotBody;
+
+    async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        let rows = std::mem::take(&mut self.rows);
+        let meta = self.meta.clone();
+        let whole = self.whole.take();
+        self.machine
+            .on_disk(move |store| match whole {
+                Some(state) => store.replace(&state, &meta),
+                None => store.checkpoint(&rows, &meta),
+            })
+            .await?;
+        let meta =
+            SnapshotMeta { last_log_id: self.last, last_membership: self.membership.clone() };
+        let table = TableAtOpen(self.machine.table.clone());
+        Ok(Snapshot { meta, snapshot: SnapshotBody::Table(table) })
+    }
+}
+
+impl RaftStateMachine<Types> for StateMachine {
+    type SnapshotData = SnapshotBody;
+    type SnapshotBuilder = Checkpoint;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        let position = self.position();
+        Ok((position.last, position.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + OptionalSend,
+    {
+        while let Some(next) = entries.next().await {
+            let (entry, responder) = next?;
+            let answer = self.apply_one(entry);
+            if let Some(responder) = responder {
+                responder.send(answer);
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Checkpoint {
+        let mut checkpoint = self.take_checkpoint();
+        let state = self.table.read();
+        let live_bytes = state.live_bytes() + state.past_bytes();
+        let is_wasteful = {
+            let store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+            store.is_wasteful(live_bytes)
+        };
+        if is_wasteful {
+            checkpoint.whole = Some(state.clone());
+        }
+        checkpoint
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        body: SnapshotBody,
+    ) -> Result<(), io::Error> {
+        let state = body.into_state().map_err(io::Error::other)?;
+        let record = AppliedMeta {
+            format: APPLIED_FORMAT,
+            applied: meta.last_log_id.map(Into::into),
+            membership_id: meta.last_membership.log_id().map(Into::into),
+            membership: meta.last_membership.membership().into(),
+            state: state.meta_record(),
+        };
+        let copy = state.clone();
+        self.on_disk(move |store| store.replace(&copy, &record)).await?;
+        let mut position = self.position();
+        *position = Position {
+            last: meta.last_log_id,
+            membership: meta.last_membership.clone(),
+            ..Position::default()
+        };
+        self.table.install(state);
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
+        let position = self.position();
+        let Some(last) = position.last else { return Ok(None) };
+        let meta =
+            SnapshotMeta { last_log_id: Some(last), last_membership: position.membership.clone() };
+        let state = self.table.read().clone();
+        Ok(Some(Snapshot { meta, snapshot: SnapshotBody::State(Box::new(state)) }))
+    }
+}

@@ -1,0 +1,178 @@
+//! The journal's one writer: what arrives while it syncs shares its next sync.
+//!
+//! It runs on `Lane::Journal`, because a sync blocks. Votes and entries wait in one bounded queue, in order. After a
+//! failure every answer is an error and `fatal` names the first one: the shell ends the process.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use kactor_runtime::env::{Env, Lane};
+use openraft::storage::IOFlushed;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::journal::{Journal, JournalError};
+use crate::raft_types::Types;
+use crate::record::{LogIdRecord, Record};
+
+/// Requests that wait for the writer before who appends waits too.
+const QUEUE_LEN: usize = 4096;
+/// Records that share one sync at most.
+const RECORDS_PER_SYNC_MAX: usize = 8192;
+
+/// Whom to tell when the records are durable.
+pub(crate) enum Done {
+    Raft(IOFlushed<Types>),
+    Oneshot(oneshot::Sender<Result<(), Arc<JournalError>>>),
+}
+
+pub(crate) enum Request {
+    Write { records: Vec<Record>, done: Done },
+    Purge { id: LogIdRecord, done: oneshot::Sender<Result<(), Arc<JournalError>>> },
+}
+
+/// What the writer counts; read by status and inspection.
+#[derive(Debug, Default)]
+pub struct WriterStats {
+    pub n_syncs: AtomicU64,
+    pub sync_us_last: AtomicU64,
+    pub sync_us_max: AtomicU64,
+    pub journal_bytes: AtomicU64,
+    /// No spare segment could be made: the disk is full.
+    pub is_full: AtomicBool,
+}
+
+/// The sending side.
+#[derive(Clone)]
+pub(crate) struct Writer {
+    requests: mpsc::Sender<Request>,
+    pub stats: Arc<WriterStats>,
+    pub fatal: watch::Receiver<Option<Arc<JournalError>>>,
+}
+
+impl Writer {
+    pub fn start(env: &Env, journal: Journal) -> Self {
+        let (requests, queue) = mpsc::channel(QUEUE_LEN);
+        let stats = Arc::new(WriterStats::default());
+        stats.journal_bytes.store(journal.bytes(), Ordering::Relaxed);
+        let (report, fatal) = watch::channel(None);
+        let shell = Shell { env: env.clone(), journal, queue, stats: stats.clone(), report };
+        env.spawn(Lane::Journal, shell.run());
+        Self { requests, stats, fatal }
+    }
+
+    pub async fn send(&self, request: Request) -> Result<(), Arc<JournalError>> {
+        self.requests.send(request).await.map_err(|_| self.why_ended())
+    }
+
+    /// Makes the records durable before it returns.
+    pub async fn write(&self, records: Vec<Record>) -> Result<(), Arc<JournalError>> {
+        let (done, answer) = oneshot::channel();
+        self.send(Request::Write { records, done: Done::Oneshot(done) }).await?;
+        answer.await.unwrap_or_else(|_| Err(self.why_ended()))
+    }
+
+    pub async fn purge(&self, id: LogIdRecord) -> Result<(), Arc<JournalError>> {
+        let (done, answer) = oneshot::channel();
+        self.send(Request::Purge { id, done }).await?;
+        answer.await.unwrap_or_else(|_| Err(self.why_ended()))
+    }
+
+    fn why_ended(&self) -> Arc<JournalError> {
+        self.fatal.borrow().clone().unwrap_or_else(|| Arc::new(JournalError::Ended))
+    }
+}
+
+struct Shell {
+    env: Env,
+    journal: Journal,
+    queue: mpsc::Receiver<Request>,
+    stats: Arc<WriterStats>,
+    report: watch::Sender<Option<Arc<JournalError>>>,
+}
+
+impl Shell {
+    async fn run(mut self) {
+        while let Some(first) = self.queue.recv().await {
+            self.turn(first).await;
+            self.prepare();
+        }
+    }
+
+    /// Takes what waits, makes it durable together, then answers.
+    async fn turn(&mut self, first: Request) {
+        let mut records = Vec::new();
+        let mut waiting = Vec::new();
+        let mut purge = None;
+        let mut next = Some(first);
+        while let Some(request) = next {
+            match request {
+                Request::Write { records: more, done } => {
+                    records.extend(more);
+                    waiting.push(done);
+                }
+                Request::Purge { id, done } => {
+                    purge = Some((id, done));
+                    break;
+                }
+            }
+            if records.len() >= RECORDS_PER_SYNC_MAX {
+                break;
+            }
+            next = self.queue.try_recv().ok();
+        }
+        if !waiting.is_empty() {
+            let written = self.write(&records).await;
+            waiting.into_iter().for_each(|it| answer(it, &written));
+        }
+        if let Some((id, done)) = purge {
+            let purged = self.journal.purge(id).await.map_err(|error| self.fail(error));
+            let _ = done.send(purged);
+        }
+    }
+
+    async fn write(&mut self, records: &[Record]) -> Result<(), Arc<JournalError>> {
+        let start = self.env.monotonic();
+        let written = self.journal.write(records).await;
+        let took = self.env.monotonic().saturating_sub(start);
+        self.count(took);
+        written.map_err(|error| self.fail(error))
+    }
+
+    fn count(&self, took: Duration) {
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.stats.n_syncs.fetch_add(1, Ordering::Relaxed);
+        self.stats.sync_us_last.store(us, Ordering::Relaxed);
+        self.stats.sync_us_max.fetch_max(us, Ordering::Relaxed);
+    }
+
+    fn fail(&self, error: JournalError) -> Arc<JournalError> {
+        let error = Arc::new(error);
+        self.report.send_if_modified(|known| {
+            let is_first = known.is_none();
+            known.get_or_insert_with(|| error.clone());
+            is_first
+        });
+        error
+    }
+
+    /// After the answers: the next segment, so that nobody waits for it. Refusal means a full disk, not a failure.
+    fn prepare(&mut self) {
+        if self.journal.needs_spare() {
+            let is_full = self.journal.prepare_spare().is_err();
+            self.stats.is_full.store(is_full, Ordering::Relaxed);
+        }
+        self.stats.journal_bytes.store(self.journal.bytes(), Ordering::Relaxed);
+    }
+}
+
+fn answer(done: Done, written: &Result<(), Arc<JournalError>>) {
+    match done {
+        Done::Raft(flushed) => {
+            flushed.io_completed(written.clone().map_err(std::io::Error::other));
+        }
+        Done::Oneshot(waiting) => {
+            let _ = waiting.send(written.clone());
+        }
+    }
+}
