@@ -5,10 +5,11 @@
 
 mod conditions;
 pub mod controller;
+#[cfg(feature = "shell")]
+mod controller_actor;
 pub mod deployment;
 pub mod endpoints;
 pub mod endpointslice;
-pub mod events;
 pub mod garbage_collector;
 pub mod namespace;
 pub mod node_ipam;
@@ -18,7 +19,11 @@ pub mod plan;
 pub mod pod_gc;
 pub mod replicaset;
 pub mod root_ca;
+#[cfg(feature = "shell")]
+mod send;
 pub mod service_account;
+#[cfg(feature = "shell")]
+pub mod start;
 pub mod taint_eviction;
 #[cfg(test)]
 mod testing;

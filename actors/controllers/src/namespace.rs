@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::conditions::{self, WholeSeconds};
 use crate::controller::{Controller, NoMemory, Pass};
 use crate::owner;
-use crate::plan::{Plan, Propagation, Request};
+use crate::plan::{Pace, Plan, Propagation, Request};
 
 /// Most deletions of one pass; the next follows when they are seen.
 const DELETES_PER_PASS_MAX: usize = 200;
@@ -50,6 +50,7 @@ impl Controller for NamespaceController {
             .contents(namespace.meta.name())
             .filter(|it| !it.api_version.is_empty()) // the store's own keys are no objects
             .collect();
+        plan.pace = Pace::Abreast;
         for object in contents.iter().filter(|it| !it.is_terminating()).take(DELETES_PER_PASS_MAX) {
             plan.delete_with(object, Some(Propagation::Background), None);
         }

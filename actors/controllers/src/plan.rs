@@ -8,6 +8,7 @@ use std::fmt;
 use kactor_protocol::store::Key;
 use kactor_protocol::{Revision, Timestamp, Uid};
 use kactor_view::Meta;
+pub use kactor_view::events::{Note, Severity};
 use serde_json::{Value, json};
 
 /// How an owner's deletion treats what it owns.
@@ -77,25 +78,6 @@ pub enum Verb {
     Delete,
 }
 
-/// How bad a note is; all but `Trace` become Events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Severity {
-    /// Recorded for `kactor why` alone.
-    Trace,
-    Normal,
-    Warning,
-}
-
-/// Why something is (not) done, about one object.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Note {
-    pub about: Key,
-    pub severity: Severity,
-    /// CamelCase, as in Kubernetes' Events.
-    pub reason: &'static str,
-    pub message: String,
-}
-
 /// One request and what to say of its outcome.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Effect {
@@ -112,8 +94,9 @@ pub struct Effect {
 pub enum Pace {
     #[default]
     InOrder,
-    /// Creates go in batches of 1, 2, 4, …; a refusal ends them, so that a quota costs few refusals.
-    SlowStart,
+    /// Creates go in batches of 1, 2, 4, …; a refusal ends them, so that a quota costs few refusals. Deletions go
+    /// abreast, then the rest in order.
+    Abreast,
 }
 
 /// What one pass decided.
@@ -206,17 +189,6 @@ impl Plan {
     }
 }
 
-impl Note {
-    pub fn new(
-        about: &Key,
-        severity: Severity,
-        reason: &'static str,
-        message: impl Into<String>,
-    ) -> Self {
-        Self { about: about.clone(), severity, reason, message: message.into() }
-    }
-}
-
 impl Effect {
     pub fn on_done(&mut self, note: Note) -> &mut Self {
         self.done = Some(note);
@@ -293,18 +265,6 @@ impl fmt::Display for Plan {
             Some(at) => writeln!(f, "again at {}s", at.seconds()),
             None => Ok(()),
         }
-    }
-}
-
-impl fmt::Display for Note {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let severity = match self.severity {
-            Severity::Trace => "note",
-            Severity::Normal => "event",
-            Severity::Warning => "warning",
-        };
-        let about = kactor_view::fixture::short(&self.about);
-        write!(f, "{severity} {about} {}: {}", self.reason, self.message)
     }
 }
 

@@ -96,7 +96,7 @@ fn claimed_pods(plan: &mut Plan, set: &ReplicaSet, view: &ClusterView) -> Vec<Ar
 }
 
 fn create_pods(plan: &mut Plan, set: &ReplicaSet, n_missing: usize, pass: &Pass<'_>) {
-    plan.pace = Pace::SlowStart;
+    plan.pace = Pace::Abreast;
     let mut names: Vec<String> = Vec::new();
     for ordinal in 0..n_missing.min(PODS_PER_PASS_MAX) {
         let seed = format!("{}/{}/{ordinal}", set.meta.uid, pass.view.revision());

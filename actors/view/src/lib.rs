@@ -5,6 +5,9 @@
 //! read and no more; whole bodies stay in the store. Pure: no clock, no IO. Only the feature `feed` knows the
 //! store and waits for it.
 
+pub mod events;
+#[cfg(feature = "feed")]
+pub mod feed;
 pub mod fixture;
 pub mod json;
 pub mod kinds;

@@ -4,6 +4,9 @@
 //! count; more than ten that differ only in their message become one "(combined from similar events)"; each object has a
 //! budget of 25, refilled one in five minutes. What is remembered is bounded; forgetting costs a new Event.
 
+#[cfg(feature = "feed")]
+pub mod writer;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -11,7 +14,35 @@ use kactor_protocol::store::Key;
 use kactor_protocol::{Timestamp, Uid};
 use serde_json::{Value, json};
 
-use crate::plan::{Note, Severity};
+/// How bad a note is; all but `Trace` become Events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// Recorded for `kactor why` alone.
+    Trace,
+    Normal,
+    Warning,
+}
+
+/// Why something is (not) done, about one object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    pub about: Key,
+    pub severity: Severity,
+    /// CamelCase, as in Kubernetes' Events.
+    pub reason: &'static str,
+    pub message: String,
+}
+
+impl Note {
+    pub fn new(
+        about: &Key,
+        severity: Severity,
+        reason: &'static str,
+        message: impl Into<String>,
+    ) -> Self {
+        Self { about: about.clone(), severity, reason, message: message.into() }
+    }
+}
 
 const REMEMBERED_MAX: usize = 4096;
 const SIMILAR_WINDOW: Duration = Duration::from_secs(600);
@@ -23,6 +54,19 @@ const MESSAGE_BYTES_MAX: usize = 1024;
 
 /// (about, uid, reporter, reason): what similar events share.
 type Group = (Key, Uid, String, &'static str);
+
+/// `warning pod/web FailedCreate: …`
+impl std::fmt::Display for Note {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let severity = match self.severity {
+            Severity::Trace => "note",
+            Severity::Normal => "event",
+            Severity::Warning => "warning",
+        };
+        let about = crate::fixture::short(&self.about);
+        write!(f, "{severity} {about} {}: {}", self.reason, self.message)
+    }
+}
 
 #[derive(Debug)]
 struct Said {
@@ -219,7 +263,7 @@ fn body(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kactor_view::fixture::key_of;
+    use crate::fixture::key_of;
 
     fn regarding() -> Regarding {
         Regarding {
