@@ -17,7 +17,7 @@ use crate::encrypt::{Cipher, CipherError, EncryptionKey};
 use crate::notes::{AuditRecord, AuditSink, Note, NoteSink, Outcome};
 use crate::perform::attributes_of;
 use crate::representation::Encodings;
-use crate::request::{Request, Response};
+use crate::request::{Caller, Request, Resource, Response, WatchRequest};
 use crate::selection::{PODS_PREFIX, node_of};
 use crate::service_range::ServiceRange;
 use crate::token::{TokenError, TokenKeys};
@@ -136,6 +136,7 @@ impl Api {
 
     /// Notes what came of the request. Reads that succeed are audited but not noted.
     fn tell(&self, request: &Request, authorization: String, outcome: &Result<Response, Status>) {
+        let verb = request.operation.verb();
         let (code, what) = match outcome {
             Ok(response) if request.operation.is_write() => {
                 (response.code, Some(response.outcome()))
@@ -143,21 +144,43 @@ impl Api {
             Ok(response) => (response.code, None),
             Err(status) => (status.code, Some(refused(status))),
         };
-        let at = self.env().wall();
-        let verb = request.operation.verb();
         if let Some(what) = what {
-            self.config().notes.note(Note::new(at, &request.caller, verb, &request.resource, what));
+            let note = Note::new(self.env().wall(), &request.caller, verb, &request.resource, what);
+            self.config().notes.note(note);
         }
-        let caller = &request.caller;
+        self.audit(&request.caller, verb, &request.resource, (code, authorization));
+    }
+
+    /// Notes a watch that was refused, and audits every one.
+    pub(crate) fn tell_watch(&self, request: &WatchRequest, outcome: Result<(), &Status>) {
+        let (caller, resource) = (&request.caller, &request.resource);
+        let (code, reason) = match outcome {
+            Ok(()) => (200, String::new()),
+            Err(status) => {
+                let note = Note::new(self.env().wall(), caller, "watch", resource, refused(status));
+                self.config().notes.note(note);
+                (status.code, status.message.clone())
+            }
+        };
+        self.audit(caller, "watch", resource, (code, reason));
+    }
+
+    fn audit(
+        &self,
+        caller: &Caller,
+        verb: &'static str,
+        resource: &Resource,
+        (code, authorization): (u16, String),
+    ) {
         self.config().audit.record(AuditRecord {
-            at,
+            at: self.env().wall(),
             audit_id: caller.audit_id.clone(),
             user: caller.user.name.clone(),
             groups: caller.user.groups.clone(),
             impersonator: caller.impersonator.as_ref().map(|it| it.name.clone()),
             user_agent: caller.user_agent.clone(),
             verb,
-            resource: request.resource.clone(),
+            resource: resource.clone(),
             code,
             authorization,
         });

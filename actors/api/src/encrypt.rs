@@ -115,3 +115,49 @@ impl std::fmt::Debug for EncryptionKey {
         f.debug_struct("EncryptionKey").field("id", &self.id).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str) -> Key {
+        Key::new("", "secrets", "default", name).unwrap()
+    }
+
+    #[test]
+    fn a_rotated_key_still_opens_and_the_first_one_seals() {
+        let env = Env::machine();
+        let (old, new) = (EncryptionKey::generate(&env, 1), EncryptionKey::generate(&env, 2));
+        let before = Cipher::new(std::slice::from_ref(&old)).unwrap();
+        let (body, flags) = before.seal(&env, &key("a"), b"plain").unwrap();
+        let after = Cipher::new(&[new.clone(), old]).unwrap();
+        assert_eq!(after.open(&key("a"), flags, &body).unwrap(), "plain");
+        assert_eq!(after.seal(&env, &key("a"), b"plain").unwrap().1, 2);
+        let lost = Cipher::new(&[new]).unwrap().open(&key("a"), flags, &body).unwrap_err();
+        assert_eq!(lost, CipherError::UnknownKey { key: key("a"), id: 1 });
+    }
+
+    #[test]
+    fn ciphertext_that_was_changed_or_moved_is_refused() {
+        let env = Env::machine();
+        let cipher = Cipher::new(&[EncryptionKey::generate(&env, 1)]).unwrap();
+        let (body, flags) = cipher.seal(&env, &key("a"), b"plain").unwrap();
+        let damaged = |name: &str, body: &Bytes| cipher.open(&key(name), flags, body).is_err();
+        assert!(damaged("b", &body), "another object's place");
+        for at in 0..body.len() {
+            let mut changed = body.to_vec();
+            changed[at] ^= 1;
+            assert!(damaged("a", &changed.into()), "byte {at}");
+        }
+        assert!(damaged("a", &Bytes::from_static(b"short")));
+    }
+
+    #[test]
+    fn keys_need_ids_of_their_own() {
+        let env = Env::machine();
+        let key = |id| EncryptionKey::generate(&env, id);
+        assert_eq!(Cipher::new(&[]).err(), Some(CipherError::NoKey));
+        assert_eq!(Cipher::new(&[key(0)]).err(), Some(CipherError::BadId { id: 0 }));
+        assert_eq!(Cipher::new(&[key(3), key(3)]).err(), Some(CipherError::BadId { id: 3 }));
+    }
+}

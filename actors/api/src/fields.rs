@@ -168,7 +168,7 @@ pub(crate) enum Author {
 /// Who writes which kind, through what, and when.
 pub(crate) struct Authorship<'a> {
     pub kind: &'static Kind,
-    pub manager: &'a str,
+    pub manager: String,
     pub subresource: Option<&'a str>,
     pub now: Timestamp,
     pub conflicts: Conflicts,
@@ -187,7 +187,7 @@ impl Authorship<'_> {
             _ => FieldSet::default(),
         };
         let writer = Writer {
-            manager: self.manager,
+            manager: &self.manager,
             api_version: &kind.api_version(),
             subresource: self.subresource.unwrap_or_default(),
             time: &self.now.rfc3339(),
@@ -195,6 +195,23 @@ impl Authorship<'_> {
         };
         Ok(write(schema, &writer))
     }
+}
+
+/// Whether a write would change nothing: all is equal but the revision and the times in managedFields.
+pub(crate) fn is_unchanged(new: &Value, old: &Value) -> bool {
+    let bare = |object: &Value| {
+        let mut metadata = tree::at(object, "metadata").clone();
+        tree::remove(&mut metadata, "resourceVersion");
+        tree::each_mut(&mut metadata, "managedFields")
+            .for_each(|it| drop(tree::remove(it, "time")));
+        metadata
+    };
+    let (Some(new_fields), Some(old_fields)) = (new.as_object(), old.as_object()) else {
+        return new == old;
+    };
+    let beside =
+        |(key, value): (&String, &Value)| key == "metadata" || old_fields.get(key) == Some(value);
+    new_fields.len() == old_fields.len() && new_fields.iter().all(beside) && bare(new) == bare(old)
 }
 
 /// Notes in `new` who owns what the write changed.

@@ -80,7 +80,7 @@ impl Note {
             at,
             trace: caller.trace,
             user: caller.user.name.clone(),
-            manager: caller.manager().to_owned(),
+            manager: caller.manager(),
             verb,
             resource: resource.clone(),
             outcome,

@@ -1,7 +1,7 @@
 //! From an authorized request to the function that answers it: by the kind's row, never by its name.
 
 use kactor_objects::registry::{Access, Kind, Storage, Subresource, Verb, registry};
-use kactor_objects::status::Status;
+use kactor_objects::status::{Reason, Status};
 
 use crate::api::Api;
 use crate::authorize::attributes::Attributes;
@@ -45,6 +45,7 @@ impl Api {
     pub(crate) async fn perform(&self, request: &Request) -> Result<Response, Status> {
         let kind = kind_of(&request.resource)?;
         check_scope(kind, request)?;
+        check_manager(request)?;
         match request.resource.subresource.as_deref() {
             None => self.perform_main(request, kind).await,
             Some(name) => {
@@ -102,6 +103,18 @@ impl Api {
             _ => Err(Status::method_not_allowed(kind, verb.as_str())),
         }
     }
+}
+
+/// Names of field managers stay short: every object carries them.
+fn check_manager(request: &Request) -> Result<(), Status> {
+    const MANAGER_BYTES_MAX: usize = 128;
+    if request.caller.field_manager.as_ref().is_some_and(|it| it.len() > MANAGER_BYTES_MAX) {
+        return Err(Status::new(
+            Reason::Invalid,
+            "fieldManager: Too long: may not be more than 128 bytes".to_owned(),
+        ));
+    }
+    Ok(())
 }
 
 /// A namespace where there must be one, none where there is none, a name where one object is meant.

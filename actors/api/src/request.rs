@@ -10,6 +10,7 @@ use bytes::Bytes;
 use kactor_protocol::ids::{Reign, Revision, TraceId};
 use kactor_protocol::store::Guard;
 use kactor_protocol::time::Deadline;
+use kactor_schema::managed::manager_of_user_agent;
 use serde_json::Value;
 
 /// The group that may do everything, whatever the policy says.
@@ -115,12 +116,12 @@ impl Caller {
     }
 
     /// The name under which `managedFields` keeps what this caller writes.
-    pub fn manager(&self) -> &str {
-        if let Some(name) = self.field_manager.as_deref().filter(|it| !it.is_empty()) {
-            return name;
+    pub fn manager(&self) -> String {
+        if let Some(name) = self.field_manager.as_ref().filter(|it| !it.is_empty()) {
+            return name.clone();
         }
-        let prefix = self.user_agent.split('/').next().unwrap_or_default();
-        if prefix.is_empty() { "unknown" } else { prefix }
+        let name = manager_of_user_agent(&self.user_agent);
+        if name.is_empty() { "unknown".to_owned() } else { name }
     }
 }
 

@@ -110,6 +110,12 @@ struct Initial {
 impl Api {
     /// Begins a watch. Refusals come here; what ends it later is an event.
     pub async fn watch(&self, request: WatchRequest) -> Result<ObjectWatch, Status> {
+        let outcome = self.begin_watch(&request).await;
+        self.tell_watch(&request, outcome.as_ref().map(drop));
+        outcome
+    }
+
+    async fn begin_watch(&self, request: &WatchRequest) -> Result<ObjectWatch, Status> {
         let question = Attributes::new(&request.caller.user, "watch", &request.resource)
             .selecting(request.field_selector.as_deref());
         self.require(&question)?;
@@ -120,7 +126,7 @@ impl Api {
         let (labels, fields) =
             (request.label_selector.as_deref(), request.field_selector.as_deref());
         let selection = Selection::of(kind, &request.resource, labels, fields)?;
-        check_options(&request)?;
+        check_options(request)?;
         let named = Named::parse(request.resource_version.as_deref())?;
         self.freshen(named, request.deadline).await?;
         let local = self.store().revision();
@@ -132,7 +138,7 @@ impl Api {
         };
         let feed = selection.feed(self.store(), from);
         let Ok(feed) = feed else {
-            return self.expired_watch(&request, kind, selection, from);
+            return self.expired_watch(request, kind, selection, from);
         };
         let initial = initial.then_some(Initial {
             at: from,
@@ -140,7 +146,7 @@ impl Api {
             announced: request.initial == InitialEvents::Send
                 && request.bookmarks == Bookmarks::Allow,
         });
-        Ok(self.object_watch(&request, kind, selection, feed, (from, initial)))
+        Ok(self.object_watch(request, kind, selection, feed, (from, initial)))
     }
 
     /// A watch from a compacted revision: it says so in its only event.

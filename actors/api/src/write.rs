@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use crate::admission::{self, Admission};
 use crate::api::Api;
+use crate::authorize::attributes::Attributes;
 use crate::authorize::escalation;
 use crate::commit::{Fate, Plan};
 use crate::delete::is_finished;
@@ -193,6 +194,11 @@ impl Writing<'_> {
 
     /// Preparation, admission and checks of a new object.
     fn create_from(&self, object: &mut Value, uid: &Uid) -> Result<(), Status> {
+        if self.request.operation != Operation::Create {
+            // Who may change what is there may not, for that alone, make what is not.
+            let user = &self.request.caller.user;
+            self.api.require(&Attributes::new(user, "create", &self.request.resource))?;
+        }
         let namespace = self.request.resource.namespace.as_deref().unwrap_or_default();
         if self.kind.is_namespaced() && namespace.is_empty() {
             return Err(Status::bad_request("an empty namespace may not be set during creation"));
@@ -313,7 +319,7 @@ impl Writing<'_> {
         let mut new = new;
         let unchanged =
             Decided { object: Value::Null, revision: Some(current.modified), code: 200 };
-        if writes::is_unchanged(&new, &old) {
+        if fields::is_unchanged(&new, &old) {
             return Ok((Plan::default(), Decided { object: old, ..unchanged }));
         }
         let precondition =

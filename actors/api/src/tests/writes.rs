@@ -311,3 +311,67 @@ async fn refusals_and_writes_are_noted_without_bodies() {
     assert!(matches!(&notes[1].outcome, crate::Outcome::Refused { code: 409, .. }));
     assert!(!format!("{notes:?}").contains("hidden-text"));
 }
+
+#[tokio::test]
+async fn an_applier_of_equal_values_becomes_their_owner_too() {
+    let world = World::new().await;
+    world.create("configmaps", config_map("a")).await.unwrap();
+    let mut body = config_map("a");
+    body["apiVersion"] = json!("v1");
+    body["kind"] = json!("ConfigMap");
+    let operation = Operation::Patch(PatchType::Apply);
+    let mut request =
+        world.request(&User::api(), operation, world.resource("configmaps/a"), Some(body));
+    request.caller.field_manager = Some("second".to_owned());
+    let it = world.ask(request).await.unwrap();
+    let managers: Vec<&Value> = it["metadata"]["managedFields"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| &it["manager"])
+        .collect();
+    assert_eq!(managers, ["second", "test"]);
+    assert_eq!(world.get("configmaps/a").await.unwrap(), it, "and that is stored");
+}
+
+#[tokio::test]
+async fn an_event_is_one_object_in_both_groups_that_serve_it() {
+    let world = World::new().await;
+    let body = json!({"metadata": {"name": "e"}, "reason": "Started", "message": "told", "type": "Normal",
+                      "involvedObject": {"kind": "Pod", "name": "a", "namespace": "default"}});
+    world.create("events", body).await.unwrap();
+    let mut resource = world.resource("events/e");
+    resource.group = "events.k8s.io".into();
+    let it = world.ask(world.request(&User::api(), Operation::Get, resource, None)).await.unwrap();
+    assert_eq!((&it["apiVersion"], &it["note"]), (&json!("events.k8s.io/v1"), &json!("told")));
+    assert_eq!(it["regarding"]["name"], "a");
+}
+
+#[tokio::test]
+async fn a_put_of_what_is_absent_creates_only_where_kubernetes_does_and_with_the_right_to() {
+    let world = World::new().await;
+    let lease = json!({"metadata": {"name": "l"}, "spec": {"holderIdentity": "x"}});
+    let response = world
+        .api
+        .handle(world.request(
+            &User::api(),
+            Operation::Update,
+            world.resource("leases/l"),
+            Some(lease.clone()),
+        ))
+        .await
+        .unwrap();
+    assert_eq!(response.code, 201);
+    let role = json!({"metadata": {"name": "r"}, "rules": [
+        {"verbs": ["update"], "apiGroups": ["coordination.k8s.io"], "resources": ["leases"]}]});
+    world.create("roles", role).await.unwrap();
+    let grant = json!({"metadata": {"name": "b"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"},
+                       "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "jane"}]});
+    world.create("rolebindings", grant).await.unwrap();
+    let jane = User::authenticated("jane", &[]);
+    let mut other = lease;
+    other["metadata"]["name"] = json!("m");
+    let status =
+        world.as_user(&jane, Operation::Update, "leases/m", Some(other)).await.unwrap_err();
+    assert!(status.code == 403 && status.message.contains("cannot create resource"), "{status}");
+}
