@@ -122,3 +122,6 @@ impl RaftLogStorage<Types> for LogStore {
         self.writer.purge(id.into()).await.map_err(io::Error::other)
     }
 }
+
+#[cfg(test)]
+mod tests;
