@@ -344,6 +344,14 @@ impl ImageStore {
         self.sweep()
     }
 
+    /// Forgets all images and removes their content: for `purge`, when no container is left.
+    pub fn clear(&self) -> Result<(), ImageError> {
+        let mut index = self.lock();
+        self.save(&mut index, Index { version: 1, ..Index::default() })?;
+        drop(index);
+        self.sweep()
+    }
+
     /// Removes blobs and layers that no image reaches. Layers are shared: reach counts, not owners.
     fn sweep(&self) -> Result<(), ImageError> {
         let index = self.lock();
