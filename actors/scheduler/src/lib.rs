@@ -11,9 +11,15 @@ pub mod profile;
 pub mod queue;
 pub mod refusal;
 pub mod scheduler;
+#[cfg(feature = "shell")]
+mod scheduler_actor;
+#[cfg(feature = "shell")]
+mod send;
 
 pub use columns::Columns;
 pub use cycle::{Choice, Evaluations};
 pub use framework::{Filter, Plugin, Score, Verdict};
 pub use profile::{PluginConfig, Profile, ProfileError, Registry};
+#[cfg(feature = "shell")]
+pub use scheduler_actor::start;
 pub use scheduler::{BindRequest, Scheduler, Told};
