@@ -18,6 +18,7 @@ mod metrics;
 pub mod negotiate;
 pub mod options;
 pub mod pki;
+mod protobuf;
 pub mod query;
 mod reply;
 mod resources;

@@ -9,13 +9,17 @@ use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use kactor_api::{Form, IncludeObject, PatchType, Status};
 
+use crate::protobuf;
 use crate::query::Query;
 use crate::reply;
 
 /// More clauses than this are not looked at.
 const CLAUSES_MAX: usize = 64;
 
+/// What is answered with.
 const ACCEPTED: [&str; 2] = [reply::JSON, reply::YAML];
+/// What bodies may be.
+const TAKEN: [&str; 3] = [reply::JSON, reply::YAML, protobuf::MEDIA_TYPE];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
@@ -168,12 +172,13 @@ fn pretty(headers: &HeaderMap, query: &Query) -> Encoding {
     if wanted { Encoding::PrettyJson } else { Encoding::Json }
 }
 
-/// The media type of the request's body, or 415 where it is neither JSON nor YAML. Absent means JSON.
+/// The media type of the request's body, or 415 where it is none that is read. Absent means JSON.
 pub fn body_type(headers: &HeaderMap) -> Result<&'static str, Status> {
     match content_type(headers).as_deref() {
         None | Some("" | reply::JSON) => Ok(reply::JSON),
         Some(reply::YAML) => Ok(reply::YAML),
-        Some(_) => Err(Status::unsupported_media_type(&ACCEPTED)),
+        Some(protobuf::MEDIA_TYPE) => Ok(protobuf::MEDIA_TYPE),
+        Some(_) => Err(Status::unsupported_media_type(&TAKEN)),
     }
 }
 

@@ -19,6 +19,7 @@ use crate::logs;
 use crate::metrics::Labels;
 use crate::negotiate::{self, Encoding, Negotiated, Shape};
 use crate::options::{self, Use};
+use crate::protobuf;
 use crate::query::Query;
 use crate::reply::{self, Reply, ReplyBody};
 use crate::route::Route;
@@ -146,18 +147,33 @@ async fn handle(gateway: &Gateway, asked: Asked, resource: Resource) -> Result<R
     };
     let options = options::parse(&asked.query, of, negotiated.form)?;
     let Asked { caller, deadline, http, .. } = asked;
+    let mut unread = Vec::new();
     let body = match content_type {
         Some(content_type) => {
             let bytes = gateway.read_body(http, deadline).await?;
             // A delete may come without options; for everything else an empty body is the API's to refuse.
             let absent = bytes.is_empty() && matches!(of, Use::Delete | Use::DeleteCollection);
-            (!absent).then(|| Body::Encoded { content_type: content_type.to_owned(), bytes })
+            match absent {
+                true => None,
+                false => Some(body(content_type, bytes, &mut unread)?),
+            }
         }
         None => None,
     };
     let request = Request { caller, resource, operation, options, body, deadline };
-    let response = gateway.api.handle(request).await?;
+    let mut response = gateway.api.handle(request).await?;
+    response.warnings.append(&mut unread);
     Ok(object_reply(response, negotiated))
+}
+
+/// JSON and YAML are the API's to parse; protobuf becomes the tree that JSON would have been.
+fn body(content_type: &str, bytes: Bytes, unread: &mut Vec<String>) -> Result<Body, Status> {
+    if content_type != protobuf::MEDIA_TYPE {
+        return Ok(Body::Encoded { content_type: content_type.to_owned(), bytes });
+    }
+    let decoded = protobuf::decode(&bytes).map_err(|it| Status::bad_request(it.to_string()))?;
+    *unread = decoded.warnings;
+    Ok(Body::Tree(decoded.tree))
 }
 
 /// The answer's object in the encoding that was negotiated. JSON leaves as the chunks that the API made.

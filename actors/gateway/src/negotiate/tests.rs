@@ -77,11 +77,13 @@ fn bodies_that_cannot_be_read_are_415_and_say_what_can() {
     assert_eq!(body_type(&HeaderMap::new()).unwrap(), reply::JSON);
     assert_eq!(body_type(&sent("application/json; charset=utf-8")).unwrap(), reply::JSON);
     assert_eq!(body_type(&sent("application/yaml")).unwrap(), reply::YAML);
-    let refused = body_type(&sent("application/vnd.kubernetes.protobuf")).unwrap_err();
+    let protobuf = "application/vnd.kubernetes.protobuf";
+    assert_eq!(body_type(&sent(protobuf)).unwrap(), protobuf);
+    let refused = body_type(&sent("application/cbor")).unwrap_err();
     assert_eq!(refused.code, 415);
     assert_eq!(
         refused.message,
-        "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml"
+        "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf"
     );
     let merge = patch_type(&sent("application/merge-patch+json")).unwrap();
     assert_eq!(merge.1, PatchType::Merge);
