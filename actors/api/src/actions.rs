@@ -12,6 +12,7 @@ use crate::allocate::allocation_key;
 use crate::api::Api;
 use crate::commit::Plan;
 use crate::delete;
+use crate::disruption;
 use crate::fields;
 use crate::request::{Object, Request, Resource, Response};
 use crate::reviews;
@@ -103,7 +104,7 @@ impl Api {
         Ok(created(fate.first_revision()))
     }
 
-    /// A delete of the pod, with its preconditions and grace period.
+    /// A delete of the pod, with its preconditions and grace period, when the pod's budget permits it.
     async fn evict(
         &self,
         request: &Request,
@@ -117,7 +118,9 @@ impl Api {
         let mut options = request.options.clone();
         delete::overlay(&mut options, tree::at(eviction, "deleteOptions"))?;
         let key = self.key_of(request, kind)?;
-        let (_, fate) = self.commit_delete(request, kind, &key, &options).await?;
+        let (_, fate) = self
+            .commit_delete(request, kind, (&key, &options), |pod| disruption::permit(self, pod))
+            .await?;
         Ok(created(fate.first_revision()))
     }
 }

@@ -46,17 +46,18 @@ impl Api {
     ) -> Result<Response, Status> {
         let options = delete_options(request)?;
         let key = self.key_of(request, kind)?;
-        let commit = self.commit_delete(request, kind, &key, &options).await?;
+        let commit =
+            self.commit_delete(request, kind, (&key, &options), |_| Ok(Plan::default())).await?;
         Ok(self.answer_delete(kind, commit, request.options.form))
     }
 
-    /// Deletes one object as `options` say; also what an eviction does.
+    /// Deletes one object as `options` say; also what an eviction does, which has something `beside` it.
     pub(crate) async fn commit_delete(
         &self,
         request: &Request,
         kind: &'static Kind,
-        key: &Key,
-        options: &Options,
+        (key, options): (&Key, &Options),
+        beside: impl Fn(&Stored) -> Result<Plan, Status>,
     ) -> Result<(Deleted, Fate), Status> {
         let mut effective = request.clone();
         effective.options.dry_run = options.dry_run;
@@ -64,7 +65,13 @@ impl Api {
         self.commit(&effective, kind, || {
             let current =
                 self.store().get(key).ok_or_else(|| Status::not_found(kind, key.name()))?;
-            decide(&writing, &current, options)
+            let (mut plan, deleted) = decide(&writing, &current, options)?;
+            let more = beside(&current)?;
+            plan.guards.extend(more.guards);
+            if !plan.writes.is_empty() {
+                plan.writes.extend(more.writes);
+            }
+            Ok((plan, deleted))
         })
         .await
     }
@@ -104,7 +111,10 @@ impl Api {
         loop {
             let (found, last) = self.selected(kind, &selection, after.as_ref());
             for stored in found {
-                match self.commit_delete(request, kind, &stored.key, &options).await {
+                match self
+                    .commit_delete(request, kind, (&stored.key, &options), |_| Ok(Plan::default()))
+                    .await
+                {
                     Ok((deleted, _)) => items.push(deleted.object),
                     Err(status) if status.code == 404 => {} // Somebody else was faster.
                     Err(status) => return Err(status),

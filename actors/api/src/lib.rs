@@ -15,6 +15,7 @@ mod bootstrap;
 mod commit;
 mod continue_token;
 mod delete;
+mod disruption;
 mod encrypt;
 mod fields;
 mod follow;

@@ -5,7 +5,7 @@ use kactor_protocol::store::{Guard, Key};
 use serde_json::json;
 
 use super::world::{World, config_map, names, pod};
-use crate::{Operation, User, allocation_key};
+use crate::{Operation, PatchType, User, allocation_key};
 
 #[tokio::test]
 async fn a_plain_object_is_gone_at_once() {
@@ -206,4 +206,37 @@ async fn events_end_by_themselves() {
     world.create("events", event).await.unwrap();
     let stored = world.api.store().get(&Key::new("", "events", "default", "e").unwrap()).unwrap();
     assert!(stored.expires_at.is_some_and(|it| it > world.api.env().wall()));
+}
+
+#[tokio::test]
+async fn evictions_leave_as_many_healthy_pods_as_the_budget_asks_for() {
+    let world = World::new().await;
+    for name in ["a", "b", "c"] {
+        let mut body = pod(name);
+        body["metadata"]["labels"] = json!({"app": "web"});
+        world.create("pods", body).await.unwrap();
+        let binding = json!({"metadata": {"name": name}, "target": {"name": "n1"}});
+        world.create(&format!("pods/{name}/binding"), binding).await.unwrap();
+        let ready = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+        world.patch(&format!("pods/{name}/status"), PatchType::Strategic, ready).await.unwrap();
+    }
+    let budget = json!({"metadata": {"name": "web"},
+                        "spec": {"minAvailable": 2, "selector": {"matchLabels": {"app": "web"}}}});
+    world.create("poddisruptionbudgets", budget).await.unwrap();
+    let evict = async |name: &str| {
+        let eviction = json!({"metadata": {"name": name}});
+        world.create(&format!("pods/{name}/eviction"), eviction).await
+    };
+    let outcomes = futures::future::join_all(["a", "b", "c"].map(evict)).await;
+    let refused: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
+    assert_eq!(refused.len(), 2, "of three at once only one may go: {refused:?}");
+    let status = &refused[0];
+    assert_eq!(
+        (status.code, status.message.as_str()),
+        (429, "Cannot evict pod as it would violate the pod's disruption budget.")
+    );
+    assert_eq!(
+        status.details.as_ref().unwrap().causes[0].message,
+        "The disruption budget web needs 2 healthy pods and has 2 currently"
+    );
 }

@@ -163,6 +163,7 @@ fn resource(name: &str) -> Resource {
         "selfsubjectaccessreviews" | "subjectaccessreviews" | "selfsubjectrulesreviews" => {
             ("authorization.k8s.io", name, false)
         }
+        "poddisruptionbudgets" => ("policy", name, true),
         "tokenreviews" | "selfsubjectreviews" => ("authentication.k8s.io", name, false),
         "namespaces" | "nodes" => ("", name, false),
         _ => ("", name, true),
