@@ -478,6 +478,9 @@ impl Handler<Tell<ObjectsChanged>> for AgentActor {
         }
         if batch.begin == Begin::Anew && state.named.is_none() {
             state.named = Some(BTreeSet::new());
+            if batch.feed != Feed::Pods {
+                self.network.begin(batch.feed);
+            }
         }
         if let Some(named) = &mut state.named {
             named.extend(batch.changes.iter().map(|it| it.uid.as_str().to_owned()));

@@ -111,6 +111,8 @@ pub trait Prober: Send + Sync {
 pub trait NetworkFeed: Send + Sync {
     /// The node was given this pod CIDR. `Err` says why the pod network cannot be set up.
     fn configure(&self, pod_cidr: &str) -> Result<(), String>;
+    /// The feed comes anew: what is not named from here to `complete` no longer exists.
+    fn begin(&self, _feed: Feed) {}
     /// An object of the feed has this state now; `None` when it is gone.
     fn changed(&self, feed: Feed, namespace: &str, name: &str, object: Option<&Value>);
     /// Everything that exists has been named; what was not is gone.
