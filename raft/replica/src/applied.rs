@@ -79,12 +79,6 @@ pub trait AppliedStore: Send {
     /// Replaces everything, atomically and durably: after a snapshot was installed, or to get rid of garbage.
     fn replace(&mut self, state: &ClusterState, meta: &AppliedMeta) -> Result<(), AppliedError>;
 
-    /// Whether so much of the disk's bytes is garbage that `replace` should rewrite it.
-    fn is_wasteful(&self, live_bytes: u64) -> bool {
-        let _ = live_bytes;
-        false
-    }
-
     /// Bytes that it takes on disk.
     fn bytes_on_disk(&self) -> u64;
 }

@@ -12,6 +12,7 @@ mod network;
 mod raft_types;
 pub mod record;
 mod replica;
+pub mod snapshot_file;
 mod state_machine;
 mod writer;
 

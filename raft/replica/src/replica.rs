@@ -131,7 +131,7 @@ impl Replica {
             None => (None, ClusterState::new()),
         };
         let table = Table::new(state);
-        let machine = StateMachine::new(env.clone(), table.clone(), applied, meta.as_ref());
+        let machine = StateMachine::new(&env, table.clone(), applied, meta.as_ref());
         let log_store = LogStore::new(recovered, writer.clone());
         let raft = start_raft(&env, &config, log_store, machine.clone(), transport).await?;
         let log = Arc::new(RaftLog {

@@ -14,13 +14,17 @@ use kactor_state::{Applied, ClusterState, SnapshotReader, SnapshotWriter, Versio
 use kactor_store::Table;
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::applied::{APPLIED_FORMAT, AppliedError, AppliedMeta, AppliedStore, Rows};
 use crate::raft_types::{Answer, Committed, LogId, StoredMembership, Types};
 
 /// Changed bytes after which a checkpoint is due.
 pub const CHECKPOINT_BYTES: u64 = 8 << 20;
+/// Garbage in the applied store that is never worth a rewrite; above it and three times the state it is rewritten.
+const SLACK_BYTES: u64 = 32 << 20;
+/// Checkpoints that wait for the disk.
+const DISK_WORK_LEN: usize = 4;
 /// What a row takes beside its key and body.
 const ROW_BYTES: u64 = 128;
 
@@ -71,11 +75,13 @@ impl SnapshotBody {
     }
 }
 
+type Work = Box<dyn FnOnce(&mut dyn AppliedStore) -> Result<(), AppliedError> + Send>;
+type Done = oneshot::Sender<Result<(), AppliedError>>;
+
 #[derive(Clone)]
 pub struct StateMachine {
-    env: Env,
     table: Arc<Table>,
-    store: Arc<Mutex<Box<dyn AppliedStore>>>,
+    disk_work: mpsc::Sender<(Work, Done)>,
     position: Arc<Mutex<Position>>,
     /// Woken when a checkpoint is due.
     pub(crate) due: Arc<Notify>,
@@ -93,7 +99,7 @@ struct Position {
 
 impl StateMachine {
     pub fn new(
-        env: Env,
+        env: &Env,
         table: Arc<Table>,
         store: Box<dyn AppliedStore>,
         loaded: Option<&AppliedMeta>,
@@ -107,10 +113,11 @@ impl StateMachine {
             ..Position::default()
         });
         let applied_bytes = Arc::new(AtomicU64::new(store.bytes_on_disk()));
+        let (disk_work, queue) = mpsc::channel(DISK_WORK_LEN);
+        env.spawn(Lane::Blocking, work_on_disk(store, queue, applied_bytes.clone()));
         Self {
-            env,
             table,
-            store: Arc::new(Mutex::new(store)),
+            disk_work,
             position: Arc::new(Mutex::new(position)),
             due: Arc::default(),
             applied_bytes,
@@ -171,25 +178,24 @@ impl StateMachine {
     }
 
     /// Runs disk work where it may block.
-    async fn on_disk<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut dyn AppliedStore) -> Result<T, AppliedError> + Send + 'static,
-    ) -> Result<T, io::Error> {
+    async fn on_disk(&self, work: Work) -> Result<(), io::Error> {
         let (done, answer) = oneshot::channel();
-        let (store, bytes) = (self.store.clone(), self.applied_bytes.clone());
-        self.env.spawn(Lane::Blocking, async move {
-            let result = {
-                let mut store = store.lock().unwrap_or_else(PoisonError::into_inner);
-                let result = work(store.as_mut());
-                bytes.store(store.bytes_on_disk(), Ordering::Relaxed);
-                result
-            };
-            let _ = done.send(result);
-        });
-        match answer.await {
-            Ok(result) => result.map_err(io::Error::other),
-            Err(_) => Err(io::Error::other("the process is ending")),
-        }
+        let ended = || io::Error::other("the process is ending");
+        self.disk_work.send((work, done)).await.map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())?.map_err(io::Error::other)
+    }
+}
+
+/// The applied store's one user. Raft's own tasks only send to it: where they run is openraft's business.
+async fn work_on_disk(
+    mut store: Box<dyn AppliedStore>,
+    mut queue: mpsc::Receiver<(Work, Done)>,
+    bytes: Arc<AtomicU64>,
+) {
+    while let Some((work, done)) = queue.recv().await {
+        let result = work(store.as_mut());
+        bytes.store(store.bytes_on_disk(), Ordering::Relaxed);
+        let _ = done.send(result);
     }
 }
 
@@ -228,10 +234,10 @@ impl RaftSnapshotBuilder<Types> for Checkpoint {
         let meta = self.meta.clone();
         let whole = self.whole.take();
         self.machine
-            .on_disk(move |store| match whole {
+            .on_disk(Box::new(move |store| match whole {
                 Some(state) => store.replace(&state, &meta),
                 None => store.checkpoint(&rows, &meta),
-            })
+            }))
             .await?;
         let meta =
             SnapshotMeta { last_log_id: self.last, last_membership: self.membership.clone() };
@@ -267,11 +273,8 @@ impl RaftStateMachine<Types> for StateMachine {
         let mut checkpoint = self.take_checkpoint();
         let state = self.table.read();
         let live_bytes = state.live_bytes() + state.past_bytes();
-        let is_wasteful = {
-            let store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
-            store.is_wasteful(live_bytes)
-        };
-        if is_wasteful {
+        let bytes_max = live_bytes.saturating_mul(3).saturating_add(SLACK_BYTES);
+        if self.applied_bytes.load(Ordering::Relaxed) > bytes_max {
             checkpoint.whole = Some(state.clone());
         }
         checkpoint
@@ -291,7 +294,7 @@ impl RaftStateMachine<Types> for StateMachine {
             state: state.meta_record(),
         };
         let copy = state.clone();
-        self.on_disk(move |store| store.replace(&copy, &record)).await?;
+        self.on_disk(Box::new(move |store| store.replace(&copy, &record))).await?;
         let mut position = self.position();
         *position = Position {
             last: meta.last_log_id,

@@ -70,7 +70,13 @@ struct Told {
     highest: Revision,
 }
 
-fn client(host: &SimHost, store: Store, told: Arc<Mutex<Told>>, nth: u64, chance: kactor_simulations::Chance) {
+fn client(
+    host: &SimHost,
+    store: Store,
+    told: Arc<Mutex<Told>>,
+    nth: u64,
+    chance: kactor_simulations::Chance,
+) {
     let env = host.env().clone();
     host.env().spawn(Lane::Control, async move {
         for round in 0.. {
@@ -93,9 +99,11 @@ fn client(host: &SimHost, store: Store, told: Arc<Mutex<Told>>, nth: u64, chance
     });
 }
 
-fn check(store: &Store, told: &Told, seed: u64) {
-    for (which, (revision, text)) in &told.acknowledged {
-        let found = store.get(&key(*which)).unwrap_or_else(|| panic!("seed {seed}: p{which} is lost"));
+/// From now on what was found counts as acknowledged: it was read.
+fn check(store: &Store, told: &mut Told, seed: u64) {
+    for (which, (revision, text)) in &mut told.acknowledged {
+        let found = store.get(&key(*which));
+        let found = found.unwrap_or_else(|| panic!("seed {seed}: p{which} is lost"));
         let body = String::from_utf8(found.value.body.to_vec()).unwrap();
         if body == *text {
             assert_eq!(found.modified, *revision, "seed {seed}: p{which} has another revision");
@@ -103,6 +111,7 @@ fn check(store: &Store, told: &Told, seed: u64) {
             assert_eq!(told.unknown.get(which), Some(&body), "seed {seed}: p{which} went back");
             assert!(found.modified > *revision, "seed {seed}: p{which} reused a revision");
         }
+        (*revision, *text) = (found.modified, body);
     }
     assert!(store.revision() >= told.highest, "seed {seed}: the revision went back");
     let state = store.table().read();
@@ -120,8 +129,9 @@ fn crash_and_restart(seed: u64) -> u64 {
         let mut reign = 0;
         for _ in 0..4 {
             host.disk().set_sync_time(Duration::from_micros(chance.below(3000)));
-            let replica = start(&host, &applied).await.unwrap_or_else(|e| panic!("seed {seed}: {e}"));
-            check(replica.store(), &told, seed);
+            let replica =
+                start(&host, &applied).await.unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+            check(replica.store(), &mut told, seed);
             assert!(replica.store().reign().0 > reign, "seed {seed}: a reign came again");
             reign = replica.store().reign().0;
             let shared = Arc::new(Mutex::new(Told { unknown: BTreeMap::new(), ..told }));
@@ -163,7 +173,8 @@ fn each_acknowledged_write_waited_for_a_sync_of_its_own_or_one_shared() {
         // Sixty at once share syncs, and all of them waited for one.
         host.disk().set_sync_time(Duration::from_millis(5));
         let before = (host.disk().syncs(), world.now());
-        let many = (0..60).map(|nth| replica.store().propose(Propose::one(put(nth, "y")), deadline));
+        let many =
+            (0..60).map(|nth| replica.store().propose(Propose::one(put(nth, "y")), deadline));
         for answer in futures::future::join_all(many).await {
             answer.unwrap();
         }

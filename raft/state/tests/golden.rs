@@ -42,7 +42,9 @@ fn transact() -> Command {
         now: Timestamp(1_600_000_000_000),
         propose: Propose {
             reign: Some(Reign(3)),
-            guards: vec![Guard::Present { key: Key::new("", "namespaces", "", "default").unwrap() }],
+            guards: vec![Guard::Present {
+                key: Key::new("", "namespaces", "", "default").unwrap(),
+            }],
             writes: vec![Write::Put { key, precondition, value, expires_at }],
             trace: TraceId(0xfeed),
         },

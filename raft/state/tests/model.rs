@@ -56,7 +56,8 @@ fn guard() -> impl Strategy<Value = Guard> {
     prop_oneof![
         (0..8_u8).prop_map(|k| Guard::Present { key: key(k) }),
         (0..8_u8).prop_map(|k| Guard::Absent { key: key(k) }),
-        (0..8_u8, 0..30_u64).prop_map(|(k, r)| Guard::Revision { key: key(k), revision: Revision(r) }),
+        (0..8_u8, 0..30_u64)
+            .prop_map(|(k, r)| Guard::Revision { key: key(k), revision: Revision(r) }),
         (6..8_u8, 0..5_i64).prop_map(|(k, value)| Guard::AtMost { key: key(k), value }),
     ]
 }
@@ -94,7 +95,11 @@ fn follow(commands: &[Command]) -> (ClusterState, BTreeMap<Revision, Objects>) {
         for change in &applied.changes {
             expected = expected.next();
             assert_eq!(change.revision, expected, "one revision per changed object");
-            assert_eq!(change.previous.as_ref(), objects.get(&change.key), "previous is what stood");
+            assert_eq!(
+                change.previous.as_ref(),
+                objects.get(&change.key),
+                "previous is what stood"
+            );
             match &change.current {
                 Some(it) => drop(objects.insert(change.key.clone(), it.clone())),
                 None => drop(objects.remove(&change.key)),
@@ -212,7 +217,10 @@ fn an_epoch_compacts_all_history_and_jumps() {
     };
     state.apply(1, Command::Transact { now: Timestamp(0), propose: Propose::one(put) });
     let applied = state.apply(2, Command::BeginEpoch { now: Timestamp(0) });
-    assert_eq!(applied.outcome, Outcome::EpochBegan { epoch: 1, revision: Revision(1_000_000_001) });
+    assert_eq!(
+        applied.outcome,
+        Outcome::EpochBegan { epoch: 1, revision: Revision(1_000_000_001) }
+    );
     assert_eq!((state.compacted(), state.reign()), (Revision(1_000_000_001), Reign(1)));
     assert!(state.changes_after(Revision(1), 1).is_err());
     assert!(state.get(&key(0)).is_some());

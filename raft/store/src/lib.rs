@@ -15,7 +15,9 @@ mod waiters;
 mod watch;
 
 pub use hub::{LabelOf, WATCH_BUFFER_LEN_MAX};
-pub use kactor_state::{Change, Command, Compacted, CompactionPolicy, Outcome, Page, Stored, counter_of};
+pub use kactor_state::{
+    Change, Command, Compacted, CompactionPolicy, Outcome, Page, Stored, counter_of,
+};
 pub use leadership::{Leadership, LeadershipState};
 pub use log::{Log, LogStatus, ReadError, WriteState};
 pub use maintenance::maintain;

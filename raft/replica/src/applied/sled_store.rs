@@ -2,8 +2,8 @@
 //!
 //! sled's `flush` on Linux is `sync_file_range`, no fdatasync: after it we fdatasync sled's `db` file ourselves. A batch
 //! of sled is atomic, and each carries the meta row, so a lost tail leaves an earlier checkpoint whole. sled does not
-//! give space back: above three times the live state plus a constant the state is written into a fresh
-//! generation, which takes the old one's place by a rename.
+//! give space back: when the state machine finds too much garbage, `replace` writes the state into a fresh generation,
+//! which takes the old one's place by a rename.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -18,8 +18,6 @@ use super::{APPLIED_FORMAT, AppliedError, AppliedMeta, AppliedStore, Loaded, Row
 
 const CACHE_BYTES: u64 = 8 << 20;
 const SEGMENT_BYTES: usize = 256 << 10;
-/// Garbage that is never worth a rewrite.
-const SLACK_BYTES: u64 = 32 << 20;
 const META_ROW: &[u8] = b"meta";
 /// Rows of one sled batch while a generation is written.
 const BATCH_LEN: usize = 1000;
@@ -139,10 +137,6 @@ impl AppliedStore for SledStore {
         self.generation = next;
         self.blobs = BTreeSet::new();
         fs::remove_dir_all(&old).map_err(failed("removing", &old))
-    }
-
-    fn is_wasteful(&self, live_bytes: u64) -> bool {
-        self.bytes_on_disk() > live_bytes.saturating_mul(3).saturating_add(SLACK_BYTES)
     }
 
     fn bytes_on_disk(&self) -> u64 {

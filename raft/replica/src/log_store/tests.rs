@@ -26,7 +26,7 @@ impl StoreBuilder<Types, LogStore, StateMachine, tempfile::TempDir> for Builder 
                 .unwrap();
         let log = LogStore::new(recovered, Writer::start(&env, journal));
         let table = Table::new(kactor_state::ClusterState::new());
-        let machine = StateMachine::new(env, table, Box::new(ModelStore::default()), None);
+        let machine = StateMachine::new(&env, table, Box::new(ModelStore::default()), None);
         Ok((folder, log, machine))
     }
 }
