@@ -2,9 +2,7 @@
 //!
 //! The order and the texts are those of kubernetes pkg/registry/core/pod/strategy.go.
 
-use kactor_api::{
-    Attributes, Caller, Operation, Options, Request, Resource, Status, User,
-};
+use kactor_api::{Attributes, Caller, Operation, Options, Request, Resource, Status, User};
 use kactor_streams::{ContainerTarget, PodTarget, StreamError};
 use serde_json::Value;
 
@@ -93,7 +91,9 @@ fn choose_container(pod: &Value, name: &str, asked: Option<&str>) -> Result<Stri
     }
     match main.as_slice() {
         [only] => Ok(only.clone()),
-        [] => Err(Status::bad_request(format!("a container name must be specified for pod {name}"))),
+        [] => {
+            Err(Status::bad_request(format!("a container name must be specified for pod {name}")))
+        }
         several => {
             let mut text = format!(
                 "a container name must be specified for pod {name}, choose one of: [{}]",

@@ -9,7 +9,8 @@ use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, ETAG, HeaderName, IF_NONE_MATCH, LOCATION, VARY,
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, ETAG, HeaderName, IF_NONE_MATCH, LOCATION,
+    VARY,
 };
 use http::{HeaderMap, HeaderValue};
 use kactor_api::{Api, Status};
@@ -78,7 +79,9 @@ impl Documents {
             Document::CoreVersions => Ok(self.discovered(headers, Root::Core)),
             Document::Groups => Ok(self.discovered(headers, Root::Groups)),
             Document::Group(name) => found(described.api_group(name)),
-            Document::Resources { group, version } => found(described.api_resources(group, version)),
+            Document::Resources { group, version } => {
+                found(described.api_resources(group, version))
+            }
             Document::OpenApiV3Index => Ok(reply::json(200, &described.openapi_v3_index())),
             Document::OpenApiV3(path) => self.openapi_v3(path, headers, query),
             Document::OpenApiV2 => self.openapi_v2(headers),

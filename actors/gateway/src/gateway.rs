@@ -104,7 +104,11 @@ impl Gateway {
         self.health.drain();
     }
 
-    async fn answer(self: &Arc<Self>, http: Request<Incoming>, connection: Arc<Connection>) -> Reply {
+    async fn answer(
+        self: &Arc<Self>,
+        http: Request<Incoming>,
+        connection: Arc<Connection>,
+    ) -> Reply {
         let began = self.env.monotonic();
         let audit_id = self.audit_id(http.headers());
         let head = http.method() == Method::HEAD;
@@ -121,7 +125,9 @@ impl Gateway {
             Ok(Err(status)) => reply::status(&status),
             Err(_) => {
                 tracing::error!(%audit_id, "answering a request panicked; the client got 500");
-                reply::status(&Status::internal("the request made the server panic; its audit id names it in the log"))
+                reply::status(&Status::internal(
+                    "the request made the server panic; its audit id names it in the log",
+                ))
             }
         };
         self.count(&class.labels, class.weight, &mut reply, began);
@@ -160,7 +166,9 @@ impl Gateway {
     fn audit_id(&self, headers: &HeaderMap) -> String {
         let sent = headers.get(&reply::AUDIT_ID).and_then(|it| it.to_str().ok());
         let plain = |it: &&str| {
-            !it.is_empty() && it.len() <= 64 && it.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            !it.is_empty()
+                && it.len() <= 64
+                && it.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
         };
         sent.filter(plain).map_or_else(|| self.env.random_uuid(), str::to_owned)
     }
@@ -256,10 +264,12 @@ impl Gateway {
             (System::Status, "GET" | "HEAD") => Ok(reply::json(200, &self.insight.status().await)),
             (System::Insight, "POST") => {
                 let body = self.read_body(request.http, request.deadline).await?;
-                let question: Insight = serde_json::from_slice(&body)
-                    .map_err(|it| Status::bad_request(format!("the body is no insight query: {it}")))?;
+                let question: Insight = serde_json::from_slice(&body).map_err(|it| {
+                    Status::bad_request(format!("the body is no insight query: {it}"))
+                })?;
                 let answer = self.insight.ask(question).await;
-                let tree = serde_json::to_value(answer).map_err(|it| Status::internal(&it.to_string()))?;
+                let tree =
+                    serde_json::to_value(answer).map_err(|it| Status::internal(&it.to_string()))?;
                 Ok(reply::json(200, &tree))
             }
             _ => Err(method_not_allowed()),
@@ -290,7 +300,9 @@ impl Gateway {
             Either::Left((Err(error), _)) => {
                 Err(Status::bad_request(format!("the request's body ended early: {error}")))
             }
-            Either::Right(_) => Err(Status::timeout("request did not complete within the allotted timeout", 0)),
+            Either::Right(_) => {
+                Err(Status::timeout("request did not complete within the allotted timeout", 0))
+            }
         }
     }
 }

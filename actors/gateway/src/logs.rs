@@ -147,7 +147,9 @@ mod tests {
 
     #[test]
     fn options_are_read_and_bad_ones_named() {
-        let all = read("container=app&follow=true&tailLines=5&limitBytes=10&sinceSeconds=40&timestamps=true&previous=1");
+        let all = read(
+            "container=app&follow=true&tailLines=5&limitBytes=10&sinceSeconds=40&timestamps=true&previous=1",
+        );
         assert_eq!(
             all.unwrap(),
             LogOptions {

@@ -9,9 +9,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Upper bounds in seconds, as upstream's `apiserver_request_duration_seconds`, thinned.
-const BUCKETS: [f64; 16] = [
-    0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0,
-];
+const BUCKETS: [f64; 16] =
+    [0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0];
 
 /// What a request was, for counting.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -94,10 +93,8 @@ impl Metrics {
         }
         header(&mut out, "apiserver_current_inflight_requests", "gauge", "Requests in work.");
         for (kind, n) in [("readOnly", in_flight.0), ("mutating", in_flight.1)] {
-            let _ = writeln!(
-                out,
-                "apiserver_current_inflight_requests{{request_kind=\"{kind}\"}} {n}"
-            );
+            let _ =
+                writeln!(out, "apiserver_current_inflight_requests{{request_kind=\"{kind}\"}} {n}");
         }
         header(&mut out, "kactor_gateway_connections", "gauge", "TLS connections that are open.");
         let _ = writeln!(out, "kactor_gateway_connections {connections}");
@@ -153,7 +150,8 @@ fn render_process(out: &mut String) {
         .map(|it| it.parse().unwrap_or(0))
         .collect();
     let field = |at: usize| fields.get(at).copied();
-    let cpu = field(11).zip(field(12)).map(|(user, system)| (user + system) as f64 / TICKS_PER_SECOND);
+    let cpu =
+        field(11).zip(field(12)).map(|(user, system)| (user + system) as f64 / TICKS_PER_SECOND);
     gauge("process_cpu_seconds_total", "counter", "CPU time of this process.", cpu);
     gauge("process_virtual_memory_bytes", "gauge", "Address space.", field(20).map(|it| it as f64));
     let resident = field(21).map(|it| (it * PAGE_BYTES) as f64);
@@ -175,7 +173,13 @@ mod tests {
     #[test]
     fn requests_are_counted_by_code_and_their_times_fall_into_every_bucket_above() {
         let metrics = Metrics::default();
-        let labels = Labels { verb: "LIST", version: "v1", resource: "pods", scope: "namespace", ..Labels::other("") };
+        let labels = Labels {
+            verb: "LIST",
+            version: "v1",
+            resource: "pods",
+            scope: "namespace",
+            ..Labels::other("")
+        };
         metrics.answered(&labels, 200, Some(Duration::from_millis(7)));
         metrics.answered(&labels, 200, Some(Duration::from_secs(90)));
         metrics.answered(&labels, 404, None);

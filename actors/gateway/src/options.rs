@@ -86,7 +86,8 @@ pub fn parse_watch(query: &Query) -> Result<WatchOptions, Status> {
         Some(_) if query.flag("sendInitialEvents") => InitialEvents::Send,
         Some(_) => InitialEvents::Skip,
     };
-    if initial != InitialEvents::Unset && query.get("resourceVersionMatch") != Some("NotOlderThan") {
+    if initial != InitialEvents::Unset && query.get("resourceVersionMatch") != Some("NotOlderThan")
+    {
         return Err(forbidden(
             Use::Watch,
             "resourceVersionMatch",
@@ -124,18 +125,16 @@ fn selecting(query: &Query, options: &mut Options) -> Result<(), Status> {
 fn check_version_match(query: &Query, of: Use, options: &Options) -> Result<(), Status> {
     let refuse = |why: &str| Err(forbidden(of, "resourceVersionMatch", why));
     if of != Use::Watch && query.get("sendInitialEvents").is_some() {
-        return Err(forbidden(
-            of,
-            "sendInitialEvents",
-            "sendInitialEvents is forbidden for list",
-        ));
+        return Err(forbidden(of, "sendInitialEvents", "sendInitialEvents is forbidden for list"));
     }
     let Some(version_match) = options.version_match else {
         return Ok(());
     };
     if of == Use::Watch {
         return match query.get("sendInitialEvents") {
-            None => refuse("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"),
+            None => refuse(
+                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+            ),
             Some(_) => Ok(()),
         };
     }
@@ -218,7 +217,12 @@ fn invalid(of: Use, field: &str, reason: &str, body: &str) -> Status {
 }
 
 /// 422 for an options object, which is no registered kind: one (field, reason, text) for each problem.
-pub fn invalid_options(kind: &str, name: &str, group: &str, problems: &[(&str, &str, &str)]) -> Status {
+pub fn invalid_options(
+    kind: &str,
+    name: &str,
+    group: &str,
+    problems: &[(&str, &str, &str)],
+) -> Status {
     let qualified = match group {
         "" => kind.to_owned(),
         group => format!("{kind}.{group}"),

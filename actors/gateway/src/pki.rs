@@ -86,7 +86,9 @@ pub enum PkiError {
          data directory, or remove the folder to make a new cluster"
     )]
     Incomplete { folder: PathBuf, missing: &'static str },
-    #[error("{path} cannot be read as PEM: {reason}; restore it from a backup of the data directory")]
+    #[error(
+        "{path} cannot be read as PEM: {reason}; restore it from a backup of the data directory"
+    )]
     Unreadable { path: PathBuf, reason: String },
     #[error("issuing a certificate for {subject} failed")]
     Issue {

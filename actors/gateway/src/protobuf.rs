@@ -46,8 +46,11 @@ pub enum ProtobufError {
 
 #[derive(Deserialize)]
 struct Facts {
-    types: BTreeMap<String, Vec<(u32, String, Shape, String, String)>>,
+    types: BTreeMap<String, Vec<Row>>,
 }
+
+/// Number, JSON name, shape, form, flags: `p`ointer, `o`mitempty, in`l`ine.
+type Row = (u32, String, Shape, String, String);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -97,12 +100,15 @@ static TYPES: LazyLock<BTreeMap<String, Fields>> = LazyLock::new(|| {
         .read_to_end(&mut text)
         .expect("the committed facts decompress");
     let facts: Facts = serde_json::from_slice(&text).expect("the committed facts are JSON");
-    let fields = |rows: Vec<(u32, String, Shape, String, String)>| {
+    let fields = |rows: Vec<Row>| {
         rows.into_iter()
             .map(|(number, json_name, shape, form, flags)| {
                 let has = |flag| flags.contains(flag);
                 let (pointer, omit_empty, inline) = (has('p'), has('o'), has('l'));
-                (number, Field { json_name, shape, form: form_of(form), pointer, omit_empty, inline })
+                (
+                    number,
+                    Field { json_name, shape, form: form_of(form), pointer, omit_empty, inline },
+                )
             })
             .collect()
     };
@@ -145,8 +151,7 @@ pub fn decode(body: &[u8]) -> Result<Decoded, ProtobufError> {
             _ => {}
         }
     }
-    let unknown =
-        || ProtobufError::Kind { api_version: api_version.clone(), kind: kind.clone() };
+    let unknown = || ProtobufError::Kind { api_version: api_version.clone(), kind: kind.clone() };
     let name = type_name(&api_version, &kind).ok_or_else(unknown)?;
     let mut tree = reader.message(&name, raw, 0)?;
     tree.insert("apiVersion".to_owned(), json!(api_version));

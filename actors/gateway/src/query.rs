@@ -93,7 +93,8 @@ mod tests {
 
     #[test]
     fn pairs_are_decoded_and_repeated_names_kept() {
-        let query = Query::parse("labelSelector=a%3Db%2Cc+in+%28d%29&command=ls&command=-l&watch&x=%zz");
+        let query =
+            Query::parse("labelSelector=a%3Db%2Cc+in+%28d%29&command=ls&command=-l&watch&x=%zz");
         assert_eq!(query.get("labelSelector"), Some("a=b,c in (d)"));
         assert_eq!(query.all("command").collect::<Vec<_>>(), ["ls", "-l"]);
         assert_eq!(query.get("watch"), Some(""));

@@ -8,9 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::{Stream, stream};
 use http::Method;
-use kactor_api::{
-    Body, ObjectWatch, Operation, Request, Resource, Response, Status, WatchRequest,
-};
+use kactor_api::{Body, ObjectWatch, Operation, Request, Resource, Response, Status, WatchRequest};
 use kactor_objects::registry::registry;
 
 use crate::gateway::{Asked, Gateway, method_not_allowed};
@@ -60,8 +58,11 @@ fn labels(verb: &'static str, resource: &Resource) -> Labels {
     else {
         return Labels::other(verb);
     };
-    let subresource =
-        resource.subresource.as_deref().and_then(|it| kind.subresource(it)).map_or("", |it| it.name);
+    let subresource = resource
+        .subresource
+        .as_deref()
+        .and_then(|it| kind.subresource(it))
+        .map_or("", |it| it.name);
     let scope = match (&resource.name, &resource.namespace) {
         (Some(_), _) => "resource",
         (None, Some(_)) => "namespace",
@@ -132,13 +133,19 @@ async fn handle(gateway: &Gateway, asked: Asked, resource: Resource) -> Result<R
     let (operation, of, content_type) = match (asked.method.as_str(), named) {
         ("GET" | "HEAD", true) => (Operation::Get, Use::Get, None),
         ("GET" | "HEAD", false) => (Operation::List, Use::List, None),
-        ("POST", _) => (Operation::Create, Use::Create, Some(negotiate::body_type(&asked.headers)?)),
-        ("PUT", true) => (Operation::Update, Use::Update, Some(negotiate::body_type(&asked.headers)?)),
+        ("POST", _) => {
+            (Operation::Create, Use::Create, Some(negotiate::body_type(&asked.headers)?))
+        }
+        ("PUT", true) => {
+            (Operation::Update, Use::Update, Some(negotiate::body_type(&asked.headers)?))
+        }
         ("PATCH", true) => {
             let (content_type, patch) = negotiate::patch_type(&asked.headers)?;
             (Operation::Patch(patch), Use::Patch, Some(content_type))
         }
-        ("DELETE", true) => (Operation::Delete, Use::Delete, Some(negotiate::body_type(&asked.headers)?)),
+        ("DELETE", true) => {
+            (Operation::Delete, Use::Delete, Some(negotiate::body_type(&asked.headers)?))
+        }
         ("DELETE", false) => {
             let content_type = negotiate::body_type(&asked.headers)?;
             (Operation::DeleteCollection, Use::DeleteCollection, Some(content_type))
@@ -240,9 +247,21 @@ mod tests {
             (Method::GET, "/api/v1/namespaces/a/pods/b", "GET", "pods", Weight::Read),
             (Method::GET, "/api/v1/namespaces/a/pods/b?watch=1", "GET", "pods", Weight::Read),
             (Method::POST, "/api/v1/namespaces/a/pods", "POST", "pods", Weight::Write),
-            (Method::DELETE, "/api/v1/namespaces/a/pods", "DELETECOLLECTION", "pods", Weight::Write),
+            (
+                Method::DELETE,
+                "/api/v1/namespaces/a/pods",
+                "DELETECOLLECTION",
+                "pods",
+                Weight::Write,
+            ),
             (Method::GET, "/api/v1/namespaces/a/pods/b/log", "GET", "pods", Weight::LongRunning),
-            (Method::POST, "/api/v1/namespaces/a/pods/b/exec", "CONNECT", "pods", Weight::LongRunning),
+            (
+                Method::POST,
+                "/api/v1/namespaces/a/pods/b/exec",
+                "CONNECT",
+                "pods",
+                Weight::LongRunning,
+            ),
             (Method::PATCH, "/apis/no.such/v1/things/x", "PATCH", "", Weight::Write),
             (Method::GET, "/readyz", "GET", "", Weight::Read),
         ] {

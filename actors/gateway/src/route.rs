@@ -55,7 +55,10 @@ pub enum Document {
 /// What runs beside the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum System {
-    Health { probe: Probe, check: Option<String> },
+    Health {
+        probe: Probe,
+        check: Option<String>,
+    },
     Metrics,
     /// `/kactor/v1/insight`
     Insight,

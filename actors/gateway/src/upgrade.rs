@@ -44,7 +44,7 @@ enum Transport {
 /// The rest of the connection's life, once it is upgraded.
 enum Session {
     Command(Box<dyn CommandSession>, ContainerStreams),
-    PortForward(PortForward, PodTarget),
+    PortForward(Box<PortForward>, PodTarget),
 }
 
 pub(crate) async fn serve(
@@ -68,7 +68,7 @@ pub(crate) async fn serve(
     let session = match resource.subresource.as_deref() {
         Some("portforward") => {
             let carrier = agree_on_port_forward(transport, &asked.headers, head.headers_mut())?;
-            Session::PortForward(PortForward::new(carrier), pod.target()?)
+            Session::PortForward(Box::new(PortForward::new(carrier)), pod.target()?)
         }
         sub => {
             let streams = std_streams(&asked.query)?;
@@ -77,7 +77,9 @@ pub(crate) async fn serve(
             let opened = if sub == Some("exec") {
                 let command: Vec<String> = asked.query.all("command").map(str::to_owned).collect();
                 if command.is_empty() {
-                    return Err(Status::bad_request("you must specify at least 1 command for the container"));
+                    return Err(Status::bad_request(
+                        "you must specify at least 1 command for the container",
+                    ));
                 }
                 gateway.nodes.open_exec(ExecRequest { target, command, streams }).await
             } else {
@@ -130,7 +132,7 @@ where
                     nodes.open_port_forward(PortForwardRequest { target, port }).await
                 })
             };
-            serve_port_forward(io, session, &connect, &sleep).await
+            serve_port_forward(io, *session, &connect, &sleep).await
         }
     }
 }

@@ -6,10 +6,8 @@ use serde_json::{Value, json};
 pub const KUBERNETES_MAJOR: &str = "1";
 pub const KUBERNETES_MINOR: &str = "36";
 
-/// `v1.36.0+kactor-0.1.0`
-pub fn git_version() -> String {
-    format!("v{KUBERNETES_MAJOR}.{KUBERNETES_MINOR}.0+kactor-{}", env!("CARGO_PKG_VERSION"))
-}
+/// Both: clients read the front as Kubernetes' version, people the end as ours.
+pub const GIT_VERSION: &str = concat!("v1.36.0+kactor-", env!("CARGO_PKG_VERSION"));
 
 pub fn document() -> Value {
     let arch = match std::env::consts::ARCH {
@@ -24,7 +22,7 @@ pub fn document() -> Value {
         "emulationMinor": KUBERNETES_MINOR,
         "minCompatibilityMajor": KUBERNETES_MAJOR,
         "minCompatibilityMinor": KUBERNETES_MINOR,
-        "gitVersion": git_version(),
+        "gitVersion": GIT_VERSION,
         "gitCommit": "",
         "gitTreeState": "clean",
         "buildDate": "",

@@ -29,16 +29,28 @@ fn the_first_clause_that_can_be_served_wins() {
         ("application/*", Shape::Single, json(Form::Object)),
         ("application/json", Shape::Single, json(Form::Object)),
         ("application/yaml", Shape::Single, Ok((Encoding::Yaml, Form::Object))),
-        ("application/json;q=0.5, application/yaml", Shape::Single, Ok((Encoding::Yaml, Form::Object))),
+        (
+            "application/json;q=0.5, application/yaml",
+            Shape::Single,
+            Ok((Encoding::Yaml, Form::Object)),
+        ),
         ("application/yaml", Shape::Stream, Err(406)),
         (
             "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json",
             Shape::Single,
             json(table),
         ),
-        ("application/json;as=Table;v=v9;g=meta.k8s.io,application/json", Shape::Single, json(Form::Object)),
+        (
+            "application/json;as=Table;v=v9;g=meta.k8s.io,application/json",
+            Shape::Single,
+            json(Form::Object),
+        ),
         ("application/json;as=Table;v=v9;g=meta.k8s.io", Shape::Single, Err(406)),
-        ("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", Shape::Single, json(Form::Metadata)),
+        (
+            "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+            Shape::Single,
+            json(Form::Metadata),
+        ),
         (
             "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json",
             Shape::Single,

@@ -34,7 +34,12 @@ fn options_are_read_for_the_verb_that_has_them() {
 fn what_makes_no_sense_is_refused_with_its_field() {
     for (query, of, code, message) in [
         ("limit=abc", Use::List, 400, r#"strconv.ParseInt: parsing "abc": invalid syntax"#),
-        ("gracePeriodSeconds=1s", Use::Delete, 400, r#"strconv.ParseInt: parsing "1s": invalid syntax"#),
+        (
+            "gracePeriodSeconds=1s",
+            Use::Delete,
+            400,
+            r#"strconv.ParseInt: parsing "1s": invalid syntax"#,
+        ),
         (
             "dryRun=Some",
             Use::Create,
@@ -75,7 +80,9 @@ fn what_makes_no_sense_is_refused_with_its_field() {
 fn a_watch_list_needs_not_older_than() {
     let watch = |query| parse_watch(&Query::parse(query));
     assert_eq!(watch("sendInitialEvents=true").unwrap_err().code, 422);
-    let good = watch("sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=1&timeoutSeconds=9");
+    let good = watch(
+        "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=1&timeoutSeconds=9",
+    );
     let good = good.unwrap();
     assert_eq!(good.initial, InitialEvents::Send);
     assert_eq!(good.bookmarks, Bookmarks::Allow);

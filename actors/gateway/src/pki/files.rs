@@ -60,8 +60,11 @@ pub(super) async fn write_all(
     }
     for (name, _) in contents {
         let to = folder.join(name);
-        disk.rename(&folder.join(format!("{name}.new")), &to)
-            .map_err(|source| PkiError::Disk { what: "renaming to", path: to, source })?;
+        disk.rename(&folder.join(format!("{name}.new")), &to).map_err(|source| PkiError::Disk {
+            what: "renaming to",
+            path: to,
+            source,
+        })?;
     }
     disk.sync_dir(folder).await.map_err(|source| PkiError::Disk {
         what: "syncing",
@@ -74,8 +77,10 @@ fn restrict(path: &Path, mode: u32) -> Result<(), PkiError> {
     match std::fs::set_permissions(path, Permissions::from_mode(mode)) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        Err(source) => {
-            Err(PkiError::Disk { what: "restricting the mode of", path: path.to_path_buf(), source })
-        }
+        Err(source) => Err(PkiError::Disk {
+            what: "restricting the mode of",
+            path: path.to_path_buf(),
+            source,
+        }),
     }
 }

@@ -41,14 +41,8 @@ fn envelope(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
 
 /// Every text of ObjectMeta is written, empty or not, and a zero time as an empty message.
 fn metadata(name: &str) -> Vec<u8> {
-    let texts = message(&[
-        (1, name.as_bytes()),
-        (2, b""),
-        (3, b"default"),
-        (4, b""),
-        (5, b""),
-        (6, b""),
-    ]);
+    let texts =
+        message(&[(1, name.as_bytes()), (2, b""), (3, b"default"), (4, b""), (5, b""), (6, b"")]);
     let label = message(&[(1, b"app"), (2, b"web")]);
     [texts, int(7, 0), message(&[(8, b""), (11, &label)])].concat()
 }
@@ -75,7 +69,8 @@ fn a_deployment_is_what_the_client_would_have_sent_as_json() {
     let template = message(&[(1, &metadata("")), (2, &pod_spec)]);
     let surge = [int(1, 0), int(2, 1), message(&[(3, b"")])].concat();
     let strategy = message(&[(1, b""), (2, &message(&[(2, &surge)]))]);
-    let spec = [int(1, 0), message(&[(3, &template), (4, &strategy)]), int(5, 0), int(7, 0)].concat();
+    let spec =
+        [int(1, 0), message(&[(3, &template), (4, &strategy)]), int(5, 0), int(7, 0)].concat();
     let raw = message(&[(1, &metadata("web")), (2, &spec), (3, b"")]);
     let decoded = decode(&envelope("apps/v1", "Deployment", &raw)).unwrap();
     assert_eq!(decoded.warnings, Vec::<String>::new());
@@ -119,19 +114,29 @@ fn special_forms_are_read() {
     let options = [int(1, 0), message(&[(4, b"Foreground"), (5, b"All")])].concat();
     let tree = decode(&envelope("apps/v1", "DeleteOptions", &options)).unwrap().tree;
     assert_eq!(tree["gracePeriodSeconds"], 0);
-    assert_eq!((&tree["propagationPolicy"], &tree["dryRun"]), (&json!("Foreground"), &json!(["All"])));
+    assert_eq!(
+        (&tree["propagationPolicy"], &tree["dryRun"]),
+        (&json!("Foreground"), &json!(["All"]))
+    );
 
     let extra = message(&[(1, b"scopes"), (2, &message(&[(1, b"a"), (1, b"b")]))]);
     let review = message(&[(1, b""), (2, &message(&[(3, b"jane"), (5, &extra)]))]);
-    let tree = decode(&envelope("authorization.k8s.io/v1", "SubjectAccessReview", &review)).unwrap().tree;
+    let tree =
+        decode(&envelope("authorization.k8s.io/v1", "SubjectAccessReview", &review)).unwrap().tree;
     assert_eq!(tree["spec"]["extra"], json!({"scopes": ["a", "b"]}));
 }
 
 #[test]
 fn what_cannot_be_read_says_what_it_is() {
     assert_eq!(decode(b"{}"), Err(ProtobufError::Magic));
-    assert!(matches!(decode(&envelope("acme.com/v1", "Thing", b"")), Err(ProtobufError::Kind { .. })));
-    assert!(matches!(decode(&envelope("v1", "Pod", b"\x0a\xff")), Err(ProtobufError::Malformed(_))));
+    assert!(matches!(
+        decode(&envelope("acme.com/v1", "Thing", b"")),
+        Err(ProtobufError::Kind { .. })
+    ));
+    assert!(matches!(
+        decode(&envelope("v1", "Pod", b"\x0a\xff")),
+        Err(ProtobufError::Malformed(_))
+    ));
     let newer = message(&[(1, &metadata("c")), (99, b"?")]);
     let decoded = decode(&envelope("v1", "ConfigMap", &newer)).unwrap();
     assert_eq!(decoded.warnings, ["unknown field 99 of k8s.io/api/core/v1.ConfigMap"]);

@@ -46,9 +46,18 @@ fn every_form_of_path_is_read_as_kubernetes_reads_it() {
         ("/api/v1/namespaces/a/pods/b/log", "/v1 pods ns=a name=b sub=log"),
         ("/api/v1/namespaces/a/services/b/proxy/c/d", "/v1 services ns=a name=b sub=proxy +c +d"),
         ("/api/v1/watch/namespaces/a/pods", "/v1 pods ns=a name=- sub=- watch"),
-        ("/apis/apps/v1/namespaces/a/deployments/web/scale", "apps/v1 deployments ns=a name=web sub=scale"),
-        ("/apis/rbac.authorization.k8s.io/v1/clusterroles/system:node", "rbac.authorization.k8s.io/v1 clusterroles ns=- name=system:node sub=-"),
-        ("/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode", "rbac.authorization.k8s.io/v1 clusterroles ns=- name=system:node sub=-"),
+        (
+            "/apis/apps/v1/namespaces/a/deployments/web/scale",
+            "apps/v1 deployments ns=a name=web sub=scale",
+        ),
+        (
+            "/apis/rbac.authorization.k8s.io/v1/clusterroles/system:node",
+            "rbac.authorization.k8s.io/v1 clusterroles ns=- name=system:node sub=-",
+        ),
+        (
+            "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode",
+            "rbac.authorization.k8s.io/v1 clusterroles ns=- name=system:node sub=-",
+        ),
         ("/api/v1/watch", "unknown"),
         ("/readyz", "Health { probe: Readyz, check: None }"),
         ("/livez/poststarthook/x", r#"Health { probe: Livez, check: Some("poststarthook/x") }"#),

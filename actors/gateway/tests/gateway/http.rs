@@ -92,7 +92,11 @@ impl Client {
         Self { send }
     }
 
-    async fn begin(&self, request: http::request::Builder, body: impl Into<Bytes>) -> http::Response<Incoming> {
+    async fn begin(
+        &self,
+        request: http::request::Builder,
+        body: impl Into<Bytes>,
+    ) -> http::Response<Incoming> {
         let request = request.body(Full::new(body.into())).unwrap();
         let mut send = self.send.clone();
         send.ready().await.unwrap();
@@ -115,7 +119,10 @@ impl Client {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the client's half of a test, on the test's own event loop")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the client's half of a test, on the test's own event loop"
+)]
 fn drive(connection: impl Future<Output = Result<(), hyper::Error>> + 'static) {
     tokio::task::spawn_local(async move {
         let _ = connection.await;
@@ -174,25 +181,43 @@ fn bad_input_is_refused_with_a_status_and_nothing_is_stored() {
     with_world(Limits::default(), async |world| {
         let client = Client::connect(world, Some(&admin(world))).await;
         let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}});
-        let post = |content_type: &str| request("POST", CONFIG_MAPS).header("content-type", content_type);
+        let post =
+            |content_type: &str| request("POST", CONFIG_MAPS).header("content-type", content_type);
         let mut huge = map.clone();
         huge["data"] = json!({"x": "y".repeat(3 << 20)});
         for (request, body, expected) in [
             (post("application/json"), huge.to_string(), (413, "RequestEntityTooLarge")),
             (post("application/json"), "{".to_owned(), (400, "BadRequest")),
-            (post("application/json"), format!("{}{}", "[".repeat(100_000), "]".repeat(100_000)), (400, "BadRequest")),
+            (
+                post("application/json"),
+                format!("{}{}", "[".repeat(100_000), "]".repeat(100_000)),
+                (400, "BadRequest"),
+            ),
             (post("application/cbor"), map.to_string(), (415, "UnsupportedMediaType")),
             (post("application/vnd.kubernetes.protobuf"), map.to_string(), (400, "BadRequest")),
-            (post("application/json").header("accept", "text/html"), map.to_string(), (406, "NotAcceptable")),
-            (request("PATCH", &format!("{CONFIG_MAPS}/a")).header("content-type", "text/plain"), "{}".to_owned(), (415, "UnsupportedMediaType")),
-            (request("PUT", CONFIG_MAPS).header("content-type", "application/json"), map.to_string(), (405, "MethodNotAllowed")),
+            (
+                post("application/json").header("accept", "text/html"),
+                map.to_string(),
+                (406, "NotAcceptable"),
+            ),
+            (
+                request("PATCH", &format!("{CONFIG_MAPS}/a")).header("content-type", "text/plain"),
+                "{}".to_owned(),
+                (415, "UnsupportedMediaType"),
+            ),
+            (
+                request("PUT", CONFIG_MAPS).header("content-type", "application/json"),
+                map.to_string(),
+                (405, "MethodNotAllowed"),
+            ),
             (get("/api/v1/nonsense"), String::new(), (404, "NotFound")),
             (get("/nonsense"), String::new(), (404, "NotFound")),
             (get("/api/v1/pods?limit=x"), String::new(), (400, "BadRequest")),
             (get("/api/v1/pods?labelSelector=%3D%3D"), String::new(), (400, "BadRequest")),
             (get(&format!("{CONFIG_MAPS}/a")), String::new(), (404, "NotFound")),
         ] {
-            let shown = format!("{:?} {:?}", request.method_ref().unwrap(), request.uri_ref().unwrap());
+            let shown =
+                format!("{:?} {:?}", request.method_ref().unwrap(), request.uri_ref().unwrap());
             let (code, reason, _) = client.ask(request, body).await.refusal();
             assert_eq!((code, reason.as_str()), expected, "{shown}");
         }
@@ -205,9 +230,7 @@ fn bad_input_is_refused_with_a_status_and_nothing_is_stored() {
 fn answers_come_as_json_yaml_table_and_gzip() {
     with_world(Limits::default(), async |world| {
         let client = Client::connect(world, Some(&admin(world))).await;
-        let map = |name: &str| {
-            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"x": "y".repeat(50_000)}})
-        };
+        let map = |name: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"x": "y".repeat(50_000)}});
         for name in ["a", "b", "c", "d"] {
             let made = client.post(&format!("{CONFIG_MAPS}?fieldManager=me"), &map(name)).await;
             assert_eq!(made.code, 201);
@@ -223,7 +246,11 @@ fn answers_come_as_json_yaml_table_and_gzip() {
         let gzip = client.ask(get(CONFIG_MAPS).header("accept-encoding", "gzip"), "").await;
         assert_eq!(gzip.headers["content-encoding"], "gzip");
         let mut unpacked = Vec::new();
-        std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&gzip.body[..]), &mut unpacked).unwrap();
+        std::io::Read::read_to_end(
+            &mut flate2::read::GzDecoder::new(&gzip.body[..]),
+            &mut unpacked,
+        )
+        .unwrap();
         let items = |body: &[u8]| serde_json::from_slice::<Value>(body).unwrap()["items"].clone();
         assert_eq!(items(&unpacked), items(&plain.body));
         let head = client.ask(request("HEAD", &one), "").await;
@@ -247,7 +274,8 @@ fn documents_are_served_with_tags_and_only_sent_when_they_changed() {
         assert!(document.json()["components"]["schemas"].is_object());
         assert!(document.headers["cache-control"].to_str().unwrap().contains("immutable"));
         let tag = document.headers["etag"].clone();
-        let again = client.ask(get("/openapi/v3/apis/apps/v1").header("if-none-match", tag), "").await;
+        let again =
+            client.ask(get("/openapi/v3/apis/apps/v1").header("if-none-match", tag), "").await;
         assert_eq!((again.code, again.body.len()), (304, 0));
         assert_eq!(client.get("/openapi/v3/apis/apps/v1?hash=OLD").await.code, 301);
         assert_eq!(client.get("/openapi/v3/apis/nonsense/v1").await.refusal().0, 404);
@@ -280,12 +308,17 @@ fn hundreds_of_watches_share_a_connection_with_ordinary_requests() {
         for watch in &mut watches {
             let frame = watch.frame().await.unwrap().unwrap().into_data().unwrap();
             let event: Value = serde_json::from_slice(&frame).unwrap();
-            assert_eq!((&event["type"], &event["object"]["metadata"]["name"]), (&json!("ADDED"), &json!("a")));
+            assert_eq!(
+                (&event["type"], &event["object"]["metadata"]["name"]),
+                (&json!("ADDED"), &json!("a"))
+            );
             assert!(frame.ends_with(b"}\n"));
         }
         let metrics = client.get("/metrics").await.body;
         let metrics = String::from_utf8_lossy(&metrics);
-        let open = metrics.lines().find(|it| it.starts_with("apiserver_longrunning_requests") && it.contains("configmaps"));
+        let open = metrics.lines().find(|it| {
+            it.starts_with("apiserver_longrunning_requests") && it.contains("configmaps")
+        });
         assert!(open.unwrap().ends_with(" 300"), "{open:?}");
     });
 }
@@ -317,8 +350,12 @@ fn only_who_may_create_can_run_commands_by_a_get() {
         let rbac = "/apis/rbac.authorization.k8s.io/v1";
         assert_eq!(client.post(&format!("{rbac}/clusterroles"), &role).await.code, 201);
         assert_eq!(client.post(&format!("{rbac}/clusterrolebindings"), &binding).await.code, 201);
-        let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
-        assert_eq!(client.post("/api/v1/namespaces/default/serviceaccounts", &account).await.code, 201);
+        let account =
+            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+        assert_eq!(
+            client.post("/api/v1/namespaces/default/serviceaccounts", &account).await.code,
+            201
+        );
         let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"},
             "spec": {"nodeName": "n1", "containers": [{"name": "app", "image": "demo"}]}});
         assert_eq!(client.post("/api/v1/namespaces/default/pods", &pod).await.code, 201);
@@ -339,7 +376,10 @@ fn insight_is_for_masters_and_answers_what_is_asked() {
         let client = Client::connect(world, Some(&admin(world))).await;
         let question = json!({"Inspect": {"actor": "store"}});
         assert_eq!(client.post("/kactor/v1/insight", &question).await.code, 200);
-        assert_eq!(client.post("/kactor/v1/insight", &json!({"Nonsense": 1})).await.refusal().0, 400);
+        assert_eq!(
+            client.post("/kactor/v1/insight", &json!({"Nonsense": 1})).await.refusal().0,
+            400
+        );
         assert_eq!(client.get("/kactor/v1/insight").await.refusal().0, 405);
         assert_eq!(client.get("/kactor/v1/status").await.json()["ready"], true);
         let stranger = Client::connect(world, None).await;
@@ -359,6 +399,9 @@ fn draining_turns_readiness_off_and_lets_requests_in_flight_end() {
         // A watch never ends by itself: the grace does it.
         world.listener.drain(Duration::from_millis(50)).await;
         while let Some(Ok(_)) = watch.frame().await {}
-        assert!(tokio::net::TcpStream::connect(world.address).await.is_err() || world.listener.connections() == 0);
+        assert!(
+            tokio::net::TcpStream::connect(world.address).await.is_err()
+                || world.listener.connections() == 0
+        );
     });
 }

@@ -181,7 +181,8 @@ impl Drop for Running {
     }
 }
 
-const CONFIG: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c, labels: {a: b}}\ndata: {x: '1'}\n";
+const CONFIG: &str =
+    "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c, labels: {a: b}}\ndata: {x: '1'}\n";
 
 #[test]
 fn objects_are_applied_read_in_every_form_and_deleted() {
@@ -196,7 +197,10 @@ fn objects_are_applied_read_in_every_form_and_deleted() {
         assert_eq!(server_side.trim(), "configmap/c serverside-applied");
         assert_eq!(kubectl.json(&["get", "configmap", "c"])["data"]["x"], "3");
         let table = kubectl.ok(&["get", "cm", "c", "-o", "wide"]);
-        assert!(table.starts_with("NAME") && table.contains("DATA") && table.contains("AGE"), "{table}");
+        assert!(
+            table.starts_with("NAME") && table.contains("DATA") && table.contains("AGE"),
+            "{table}"
+        );
         assert!(kubectl.ok(&["get", "cm", "c", "-o", "yaml"]).contains("x: \"3\""));
         assert_eq!(kubectl.ok(&["get", "cm", "-l", "a=b", "-o", "name"]).trim(), "configmap/c");
         let created = kubectl.ok(&["create", "configmap", "d", "--from-literal=y=1"]);
@@ -216,7 +220,12 @@ fn the_three_patches_change_what_they_say() {
         kubectl.pod("web");
         for (kind, patch, path, expected) in [
             ("merge", r#"{"metadata":{"labels":{"m":"1"}}}"#, "/metadata/labels/m", "1"),
-            ("json", r#"[{"op":"add","path":"/metadata/labels/j","value":"2"}]"#, "/metadata/labels/j", "2"),
+            (
+                "json",
+                r#"[{"op":"add","path":"/metadata/labels/j","value":"2"}]"#,
+                "/metadata/labels/j",
+                "2",
+            ),
             (
                 "strategic",
                 r#"{"spec":{"containers":[{"name":"app","image":"demo:2"}]}}"#,
@@ -228,7 +237,15 @@ fn the_three_patches_change_what_they_say() {
             let pod = kubectl.json(&["get", "pod", "web"]);
             assert_eq!(pod.pointer(path).and_then(Value::as_str), Some(expected), "{kind}");
         }
-        let refused = kubectl.run(&["patch", "pod", "web", "--type", "merge", "-p", r#"{"spec":{"nodeName":"n2"}}"#]);
+        let refused = kubectl.run(&[
+            "patch",
+            "pod",
+            "web",
+            "--type",
+            "merge",
+            "-p",
+            r#"{"spec":{"nodeName":"n2"}}"#,
+        ]);
         assert!(refused.stderr.contains("is invalid"), "{}", refused.stderr);
     });
 }
@@ -261,7 +278,11 @@ fn the_api_describes_itself() {
         let version: Value = serde_json::from_str(&kubectl.ok(&["version", "-o", "json"])).unwrap();
         assert_eq!(version["serverVersion"]["minor"], "36");
         assert_eq!(kubectl.ok(&["get", "--raw", "/readyz"]), "ok");
-        assert!(kubectl.ok(&["get", "--raw", "/metrics"]).contains("apiserver_request_total{code=\"200\""));
+        assert!(
+            kubectl
+                .ok(&["get", "--raw", "/metrics"])
+                .contains("apiserver_request_total{code=\"200\"")
+        );
         let all = kubectl.ok(&["get", "all,nodes,cm,secrets,sa", "-A"]);
         assert!(all.contains("service/kubernetes"), "{all}");
     });
@@ -296,7 +317,10 @@ fn rights_are_checked_for_users_tokens_and_impersonation() {
             .output()
             .unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(stderr.contains(r#"User "system:serviceaccount:default:default" cannot list"#), "{stderr}");
+        assert!(
+            stderr.contains(r#"User "system:serviceaccount:default:default" cannot list"#),
+            "{stderr}"
+        );
         let strict = kubectl.run_with(
             &["apply", "--validate=strict", "-f", "-"],
             &CONFIG.replace("\ndata:", "\nnonsense: 1\ndata:"),
@@ -313,7 +337,11 @@ fn logs_exec_attach_and_port_forward_reach_the_node() {
         assert_eq!(kubectl.ok(&["logs", "web"]), "line 0\nline 1\nline 2\n");
         assert_eq!(kubectl.ok(&["logs", "web", "--tail=1"]), "line 2\n");
         let previous = kubectl.run(&["logs", "web", "--previous"]);
-        assert!(previous.stderr.contains("previous terminated container \"app\" not found"), "{}", previous.stderr);
+        assert!(
+            previous.stderr.contains("previous terminated container \"app\" not found"),
+            "{}",
+            previous.stderr
+        );
         assert_eq!(kubectl.ok(&["exec", "web", "--", "echo", "a b"]), "echo a b\n");
         let long = "0123456789".repeat(20_000);
         assert_eq!(kubectl.ok_with(&["exec", "-i", "web", "--", "cat"], &long), long);

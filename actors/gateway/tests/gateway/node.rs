@@ -50,7 +50,8 @@ impl NodeStreams for PretendNode {
         request: LogRequest,
     ) -> BoxFuture<'_, Result<mpsc::Receiver<Result<Bytes, StreamError>>, StreamError>> {
         if request.previous {
-            let why = format!("previous terminated container {:?} not found", request.target.container);
+            let why =
+                format!("previous terminated container {:?} not found", request.target.container);
             return Box::pin(async { Err(StreamError::BadRequest(why)) });
         }
         let (mut sender, receiver) = mpsc::channel(4);

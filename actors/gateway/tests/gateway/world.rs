@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use kactor_api::{Api, ApiConfig, Discard, EncryptionKey, Endpoint};
 use kactor_gateway::{
-    Gateway, GatewayConfig, InsightSource, Limits, Listener, Pki, ServingNames, Subject, kubeconfig,
-    tls,
+    Gateway, GatewayConfig, InsightSource, Limits, Listener, Pki, ServingNames, Subject,
+    kubeconfig, tls,
 };
 use kactor_protocol::insight::{Insight, InsightReply};
 use kactor_protocol::time::Deadline;
