@@ -35,7 +35,7 @@ use crate::writer::Writer;
 pub(crate) type Raft = openraft::Raft<Types, StateMachine>;
 
 /// Entries kept below a checkpoint, so that a follower that lags a little needs no snapshot.
-const ENTRIES_KEPT: u64 = 256;
+const ENTRIES_KEPT: u64 = 32;
 /// How often free space is looked at while writes come.
 const SPACE_LOOK_MS: u64 = 250;
 

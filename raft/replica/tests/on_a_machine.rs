@@ -150,9 +150,8 @@ fn a_restored_snapshot_begins_a_new_epoch() {
             replica.stop().await;
             {
                 let mut applied = SledStore::open(&new.join("applied")).unwrap();
-                let restored =
-                    snapshot_file::restore(&env, &file, &new, &identity("c2"), &mut applied);
-                restored.await.unwrap();
+                let identity = identity("c2");
+                snapshot_file::restore(&env, &file, &new, &identity, &mut applied).await.unwrap();
                 assert!(applied.load().unwrap().is_some());
             }
             let replica = start(&env, &new, "c2").await;
