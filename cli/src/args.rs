@@ -1,0 +1,249 @@
+//! The command line: every command, flag and example.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Kubernetes as an actor system: one binary, one command, a cluster that kubectl already knows.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kactor",
+    version,
+    about,
+    after_help = "Examples:\n  kactor up                      a one-host cluster, in front; Ctrl-C stops it\n  kactor up --runtime hollow     pods that pretend: no root, no containers\n  kactor status --wait           blocks until the cluster serves\n  kactor why pod/default/web-0   why an object is as it is"
+)]
+pub struct Cli {
+    /// Log more than warnings (stderr). KACTOR_LOG=kactor_agent=debug is finer.
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start this host: control plane and node, in front.
+    Up(UpArgs),
+    /// Stop the kactor of a data directory; its pods stay.
+    Down(DownArgs),
+    /// What runs here, and what is wrong, in a sentence.
+    Status(StatusArgs),
+    /// Print the administrator's kubeconfig, or merge it into a file.
+    Kubeconfig(KubeconfigArgs),
+    /// Check this machine: kernel, cgroups, disk, ports, clock.
+    Doctor(DoctorArgs),
+    /// Look inside the running kactor, interactively.
+    Repl(ConnectArgs),
+    #[command(flatten)]
+    Look(Look),
+    /// Print versions.
+    Version(OutputArgs),
+    /// Print a completion script for a shell.
+    Completion { shell: clap_complete::Shell },
+}
+
+/// The REPL's verbs, each a command by itself.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Look {
+    /// List actors.
+    #[command(after_help = "Example: kactor actors pod/ -o json")]
+    Actors {
+        /// Only names that begin so.
+        #[arg(default_value = "")]
+        prefix: String,
+        #[command(flatten)]
+        connect: ConnectArgs,
+    },
+    /// One actor: vital signs and state.
+    #[command(after_help = "Example: kactor inspect controller/replicaset")]
+    Inspect {
+        actor: String,
+        #[command(flatten)]
+        connect: ConnectArgs,
+    },
+    /// What waits in an actor's mailbox.
+    Mailbox {
+        actor: String,
+        #[command(flatten)]
+        connect: ConnectArgs,
+    },
+    /// Follow what an actor takes, up to a limit.
+    #[command(after_help = "Example: kactor tap scheduler --max 20")]
+    Tap {
+        actor: String,
+        /// Ends after this many messages.
+        #[arg(long)]
+        max: u32,
+        #[command(flatten)]
+        connect: ConnectArgs,
+    },
+    /// All that is known of a trace, or of all traces that touched an object.
+    #[command(
+        after_help = "Examples:\n  kactor trace pod/default/web-0\n  kactor trace 00c0ffee00c0ffee"
+    )]
+    Trace {
+        what: String,
+        #[command(flatten)]
+        connect: ConnectArgs,
+    },
+    /// Why an object is as it is: the decisions, waits and refusals that actors recorded.
+    #[command(
+        after_help = "Examples:\n  kactor why pod/default/web-0\n  kactor why deployment/web   (namespace default)"
+    )]
+    Why {
+        object: String,
+        #[command(flatten)]
+        connect: ConnectArgs,
+    },
+    /// Messages that could not be delivered.
+    Dead {
+        #[command(flatten)]
+        connect: ConnectArgs,
+    },
+    /// The busiest actors.
+    Top {
+        #[arg(long, value_enum, default_value = "busy")]
+        by: By,
+        #[command(flatten)]
+        connect: ConnectArgs,
+    },
+}
+
+impl Look {
+    pub fn connect(&self) -> &ConnectArgs {
+        match self {
+            Look::Actors { connect, .. }
+            | Look::Inspect { connect, .. }
+            | Look::Mailbox { connect, .. }
+            | Look::Tap { connect, .. }
+            | Look::Trace { connect, .. }
+            | Look::Why { connect, .. }
+            | Look::Dead { connect }
+            | Look::Top { connect, .. } => connect,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum By {
+    Busy,
+    Handled,
+    Mailbox,
+    Wait,
+    Restarts,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Runtime {
+    /// Pods that pretend to run: for tests, demos, scale. Needs no root.
+    Hollow,
+    /// A control plane without a node. Needs no root.
+    None,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct UpArgs {
+    /// Where state, keys and pods live. Default: /var/lib/kactor as root, else ~/.local/share/kactor.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Where the Kubernetes API is served.
+    #[arg(long, value_name = "IP:PORT", default_value = "0.0.0.0:6443")]
+    pub listen: SocketAddr,
+    /// The Node's name. Default: the host's name.
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// What runs pods.
+    #[arg(long, value_enum, default_value = "hollow")]
+    pub runtime: Runtime,
+    /// Write the kubeconfig only there, instead of merging it into $KUBECONFIG or ~/.kube/config.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Addresses of pods.
+    #[arg(long, value_name = "CIDR", default_value = "10.244.0.0/16")]
+    pub pod_cidr: String,
+    /// Addresses of services.
+    #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/16")]
+    pub service_cidr: String,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct DownArgs {
+    /// The data directory of the kactor to stop.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Also remove pods, networks, rules, mounts and data, to the last.
+    #[arg(long)]
+    pub purge: bool,
+}
+
+/// Which running kactor to speak to.
+#[derive(Debug, Clone, Args)]
+pub struct ConnectArgs {
+    /// Speak to the kactor of this data directory.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    #[arg(short, long, value_enum, default_value = "text")]
+    pub output: Output,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    pub connect: ConnectArgs,
+    /// Block until the cluster serves.
+    #[arg(long)]
+    pub wait: bool,
+    /// With --wait: give up after this many seconds, with exit code 1.
+    #[arg(long, value_name = "SECONDS", default_value = "120")]
+    pub timeout: u64,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct KubeconfigArgs {
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Merge into this file instead of printing.
+    #[arg(long, value_name = "FILE")]
+    pub merge: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct DoctorArgs {
+    /// The disk of this directory is measured.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    #[arg(short, long, value_enum, default_value = "text")]
+    pub output: Output,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct OutputArgs {
+    #[arg(short, long, value_enum, default_value = "text")]
+    pub output: Output,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn verbs_of_the_repl_are_commands() {
+        let cli = Cli::try_parse_from(["kactor", "why", "pod/web", "-o", "json"]).unwrap();
+        let Command::Look(look @ Look::Why { .. }) = cli.command else { panic!("not why") };
+        assert_eq!(look.connect().output, Output::Json);
+        assert!(Cli::try_parse_from(["kactor", "tap", "store"]).is_err(), "a tap needs a limit");
+    }
+}

@@ -1,0 +1,165 @@
+//! A client of our own API for the commands that ask a running kactor: one TLS connection, one request.
+//!
+//! It uses the administrator's identity of the data directory, and trusts that directory's CA alone.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+use crate::data_dir::{DataDir, Holder};
+
+/// Longest answer that is read.
+const BODY_BYTES_MAX: usize = 64 << 20;
+const REQUEST_MAX: Duration = Duration::from_secs(10);
+
+/// A way to the kactor of a data directory.
+pub struct Client {
+    pub holder: Holder,
+    tls: Arc<rustls::ClientConfig>,
+}
+
+/// An answer: status code and body.
+pub struct Answer {
+    pub code: u16,
+    pub body: Bytes,
+}
+
+impl Client {
+    pub fn of(dir: &DataDir) -> anyhow::Result<Self> {
+        let holder = dir.running()?;
+        let path = dir.kubeconfig();
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("reading {}; is kactor still starting?", path.display()))?;
+        let config: Value = serde_saphyr::from_str(&text)
+            .with_context(|| format!("{} is no YAML", path.display()))?;
+        let field = |value: &Value, name: &str| -> anyhow::Result<Vec<u8>> {
+            let text = value[name]
+                .as_str()
+                .with_context(|| format!("{} has no {name}", path.display()))?;
+            STANDARD.decode(text).with_context(|| format!("{name} of {}", path.display()))
+        };
+        let ca = field(&config["clusters"][0]["cluster"], "certificate-authority-data")?;
+        let user = &config["users"][0]["user"];
+        let tls =
+            tls(&ca, &field(user, "client-certificate-data")?, &field(user, "client-key-data")?)?;
+        Ok(Self { holder, tls })
+    }
+
+    fn address(&self) -> SocketAddr {
+        let mut address = self.holder.listen;
+        if address.ip().is_unspecified() {
+            address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+        }
+        address
+    }
+
+    pub async fn get(&self, path: &str) -> anyhow::Result<Answer> {
+        self.request(http::Method::GET, path, Bytes::new()).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Answer> {
+        self.request(http::Method::POST, path, body.to_string().into()).await
+    }
+
+    async fn request(
+        &self,
+        method: http::Method,
+        path: &str,
+        body: Bytes,
+    ) -> anyhow::Result<Answer> {
+        let address = self.address();
+        tokio::time::timeout(REQUEST_MAX, self.exchange(method, path, body))
+            .await
+            .with_context(|| {
+                format!("{address} did not answer within {} s", REQUEST_MAX.as_secs())
+            })?
+            .with_context(|| format!("asking {address} for {path}"))
+    }
+
+    async fn exchange(
+        &self,
+        method: http::Method,
+        path: &str,
+        body: Bytes,
+    ) -> anyhow::Result<Answer> {
+        let tcp = TcpStream::connect(self.address()).await?;
+        let name = ServerName::try_from("kubernetes")?;
+        let stream = tokio_rustls::TlsConnector::from(self.tls.clone()).connect(name, tcp).await?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let request = http::Request::builder()
+            .method(method)
+            .uri(path)
+            .header(http::header::HOST, "kubernetes")
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .header(http::header::USER_AGENT, concat!("kactor/", env!("CARGO_PKG_VERSION")))
+            .body(Full::new(body))?;
+        let answer = async {
+            let response = sender.send_request(request).await?;
+            let code = response.status().as_u16();
+            let body = Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await;
+            let body = body.map_err(|it| anyhow::anyhow!("reading the answer: {it}"))?.to_bytes();
+            anyhow::Ok(Answer { code, body })
+        };
+        // The connection moves the bytes; it ends with the answer.
+        tokio::select! {
+            biased;
+            answer = answer => answer,
+            ended = connection => {
+                ended?;
+                bail!("the connection was closed before the answer came")
+            }
+        }
+    }
+}
+
+fn tls(ca: &[u8], certificate: &[u8], key: &[u8]) -> anyhow::Result<Arc<rustls::ClientConfig>> {
+    let mut roots = rustls::RootCertStore::empty();
+    for it in CertificateDer::pem_slice_iter(ca) {
+        roots.add(it.context("the CA")?)?;
+    }
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate).collect();
+    let key = PrivateKeyDer::from_pem_slice(key).context("the client's key")?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain.context("the client's certificate")?, key)?;
+    Ok(Arc::new(config))
+}
+
+impl Answer {
+    /// The body as JSON, or the API's own words for why not.
+    pub fn json(&self) -> anyhow::Result<Value> {
+        let value: Value = serde_json::from_slice(&self.body).unwrap_or_default();
+        if self.code < 300 {
+            return Ok(value);
+        }
+        match value["message"].as_str() {
+            Some(message) => bail!("{message}"),
+            None => {
+                bail!("the API answered {}: {}", self.code, String::from_utf8_lossy(&self.body))
+            }
+        }
+    }
+}
+
+/// Runs a command's questions to their end.
+pub fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the event loop")?;
+    runtime.block_on(future)
+}

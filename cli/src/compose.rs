@@ -1,0 +1,462 @@
+//! The composition root: everything that one host runs, put together in order.
+//!
+//! Store → API → view, controllers, scheduler → gateway → node. What each part needs of another is passed here and
+//! nowhere else. Starting is quick because nothing waits for what it does not need: the gateway listens as soon as the
+//! API exists, `/readyz` turns 200 when the bootstrap objects are durable.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use anyhow::Context;
+use kactor_agent::agent_actor::{AgentActor, Session};
+use kactor_agent::downward::NodeFacts;
+use kactor_agent::hollow::HollowPorts;
+use kactor_agent::node_object::{self, Machine};
+use kactor_agent::perform::{Host, NodeConfig};
+use kactor_agent::ports::{ControlPlane, Unanswered};
+use kactor_agent::streams_actor::{ControlEnd, StreamsActor as NodeStreamsActor};
+use kactor_agent::token_cache::TokenCache;
+use kactor_api::{Api, ApiConfig, EncryptionKey, Endpoint, ServiceRange};
+use kactor_controllers::node_ipam::CidrRange;
+use kactor_controllers::start::ControllersConfig;
+use kactor_drivers::driver::Driver;
+use kactor_drivers::hollow::HollowDriver;
+use kactor_gateway::{
+    Check, CheckAsked, Gateway, GatewayConfig, InsightSource, Limits, Listener, Pki, ServingNames,
+    Subject,
+};
+use kactor_protocol::insight::{Insight, InsightReply};
+use kactor_protocol::node::{ApiReply, CallApi};
+use kactor_protocol::{HostId, Incarnation};
+use kactor_runtime::env::{Env, Lane, OpenMode};
+use kactor_runtime::{ActorSystem, Asker, Child, Delivery};
+use kactor_sessions::session_actor::{AgentLink, SessionActor};
+use kactor_sessions::streams::{NodeLink, SessionStreams};
+use kactor_sessions::streams_actor::StreamsActor;
+use kactor_store::Store;
+use kactor_streams::BoxFuture;
+use serde_json::{Value, json};
+
+use crate::args::Runtime;
+use crate::data_dir::DataDir;
+use crate::machine_facts;
+
+/// What this host shall run.
+pub struct Plan {
+    pub dir: DataDir,
+    pub listen: SocketAddr,
+    pub node_name: String,
+    pub runtime: Runtime,
+    pub pod_cidr: String,
+    pub service_cidr: String,
+}
+
+/// What runs, once it does.
+pub struct Cluster {
+    pub system: ActorSystem,
+    pub gateway: Arc<Gateway>,
+    pub listener: Arc<Listener>,
+    pub api: Api,
+    /// The administrator's kubeconfig document.
+    pub kubeconfig: Value,
+    replica: crate::replica::RunningStore,
+}
+
+/// `cluster.local`, as everywhere.
+const DOMAIN: &str = "cluster.local";
+const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+const BOOTSTRAP_MAX: Duration = Duration::from_secs(60);
+/// Room for requests of a node's pods, which come all at once after a restart.
+const SESSION_MAILBOX: u32 = 1024;
+
+impl Cluster {
+    /// Starts everything. The futures that sync files are polled here, on the calling thread, before anything serves.
+    pub async fn start(env: &Env, plan: &Plan) -> anyhow::Result<Self> {
+        let service_range: ServiceRange = plan
+            .service_cidr
+            .parse()
+            .with_context(|| format!("--service-cidr {}", plan.service_cidr))?;
+        let addresses = machine_facts::addresses(plan.listen.ip());
+        let pki = Pki::open(env, &plan.dir.pki()).await.context("opening the cluster's keys")?;
+        let encryption_key = encryption_key(env, &plan.dir.pki()).await?;
+        let replica = crate::replica::RunningStore::start(env, &plan.dir).await?;
+        let store = replica.store().clone();
+
+        let host = HostId::new(&plan.node_name)
+            .with_context(|| format!("--node-name {}", plan.node_name))?;
+        let incarnation = Incarnation(env.wall().0);
+        let system = ActorSystem::new(env.clone(), host, incarnation, Delivery::Moved);
+        let notes = Arc::new(crate::notes::RecorderSink::new(system.clone()));
+        let api = Api::new(
+            store.clone(),
+            env.clone(),
+            ApiConfig {
+                service_range,
+                node_ports: 30000..=32767,
+                encryption_keys: vec![encryption_key],
+                token_keys: vec![pki.token_key_pkcs8()],
+                issuer: ISSUER.to_owned(),
+                audiences: vec![ISSUER.to_owned()],
+                endpoint: Endpoint { address: addresses[0], port: plan.listen.port() },
+                notes,
+                audit: Arc::new(kactor_api::Discard),
+            },
+        )
+        .context("setting up the API")?;
+        system
+            .env()
+            .spawn(Lane::Control, kactor_store::maintain(store.clone(), Default::default()));
+
+        let streams = SessionStreams::new(system.clone());
+        let ready = Arc::new(AtomicBool::new(false));
+        let gateway = Gateway::new(GatewayConfig {
+            api: api.clone(),
+            env: env.clone(),
+            nodes: Arc::new(streams.clone()),
+            insight: Arc::new(Inside {
+                system: system.clone(),
+                store: store.clone(),
+                plan: summary(plan),
+                ready: ready.clone(),
+            }),
+            checks: checks(&store, &ready),
+            limits: Limits::default(),
+            advertised: SocketAddr::new(addresses[0], plan.listen.port()).to_string(),
+        });
+        let listener = listen(env, &pki, plan, &addresses, service_range, &gateway)?;
+        gateway.watch_listener(&listener);
+        let kubeconfig = kubeconfig(env, &pki, listener.address())?;
+
+        start_control(&system, &api, plan, &pki)?;
+        if plan.runtime == Runtime::Hollow {
+            start_node(&system, &api, plan, &addresses, &streams)?;
+        }
+        bootstrap(env, &api, ready);
+        Ok(Self { system, gateway, listener, api, kubeconfig, replica })
+    }
+
+    /// Resolves when this host cannot go on, with the reason.
+    pub async fn failed(&self) -> String {
+        tokio::select! {
+            biased;
+            why = self.replica.failed() => why,
+            why = self.system.failed() => why.to_string(),
+        }
+    }
+
+    /// Ends requests in flight, then the actors, then the store. Pods stay.
+    pub async fn stop(self, grace: Duration) {
+        self.gateway.drain();
+        self.listener.drain(grace).await;
+        self.system.stop_all().await;
+        self.replica.stop().await;
+    }
+}
+
+fn summary(plan: &Plan) -> Value {
+    json!({
+        "node": plan.node_name,
+        "data_dir": plan.dir.root().display().to_string(),
+        "listen": plan.listen.to_string(),
+        "runtime": format!("{:?}", plan.runtime).to_lowercase(),
+        "pod_cidr": plan.pod_cidr,
+        "service_cidr": plan.service_cidr,
+        "version": env!("CARGO_PKG_VERSION"),
+    })
+}
+
+/// The key of secrets at rest: 32 random bytes, made once, readable by the owner alone.
+async fn encryption_key(env: &Env, folder: &Path) -> anyhow::Result<EncryptionKey> {
+    let path = folder.join("secrets.key");
+    let doing = || format!("the key of secrets at rest, {}", path.display());
+    if env.disk.exists(&path) {
+        let file = env.disk.open(&path, OpenMode::Read).with_context(doing)?;
+        let mut secret = [0; 32];
+        let n = file.read_at(0, &mut secret).with_context(doing)?;
+        anyhow::ensure!(
+            n == secret.len(),
+            "{} is cut off; restore it from a backup, secrets cannot be read without it",
+            path.display()
+        );
+        return Ok(EncryptionKey { id: 1, secret });
+    }
+    let key = EncryptionKey::generate(env, 1);
+    let beside = path.with_extension("new");
+    let file = env.disk.open(&beside, OpenMode::ReadWriteCreate).with_context(doing)?;
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(0o600))
+        .with_context(doing)?;
+    file.write_all_at(0, &key.secret).with_context(doing)?;
+    file.sync_data().await.with_context(doing)?;
+    env.disk.rename(&beside, &path).with_context(doing)?;
+    env.disk.sync_dir(folder).await.with_context(doing)?;
+    Ok(key)
+}
+
+fn checks(store: &Store, ready: &Arc<AtomicBool>) -> Vec<Check> {
+    let (store, ready) = (store.clone(), ready.clone());
+    let leads = move || match store.leadership().current().leader {
+        Some(_) => Ok(()),
+        None => Err("no leader is known".to_owned()),
+    };
+    let bootstrapped = move || match ready.load(Ordering::Acquire) {
+        true => Ok(()),
+        false => Err("the default objects are still being written".to_owned()),
+    };
+    vec![
+        Check { name: "store".to_owned(), asked: CheckAsked::ForReadiness, probe: Arc::new(leads) },
+        Check {
+            name: "bootstrap".to_owned(),
+            asked: CheckAsked::ForReadiness,
+            probe: Arc::new(bootstrapped),
+        },
+    ]
+}
+
+fn listen(
+    env: &Env,
+    pki: &Pki,
+    plan: &Plan,
+    addresses: &[IpAddr],
+    services: ServiceRange,
+    gateway: &Arc<Gateway>,
+) -> anyhow::Result<Arc<Listener>> {
+    let mut names = vec![IpAddr::from(Ipv4Addr::LOCALHOST), services.first().into()];
+    names.extend(addresses);
+    let serving = ServingNames {
+        host: machine_facts::hostname(),
+        cluster_domain: DOMAIN.to_owned(),
+        addresses: names,
+    };
+    let identity = pki.issue_serving(env, &serving).context("issuing the serving certificate")?;
+    let tls = kactor_gateway::tls::server(&identity, pki.ca_pem()).context("setting up TLS")?;
+    let listener = Listener::start(env, plan.listen, tls, gateway.clone())?;
+    Ok(Arc::new(listener))
+}
+
+fn kubeconfig(env: &Env, pki: &Pki, listen: SocketAddr) -> anyhow::Result<Value> {
+    let admin = pki
+        .issue_client(env, &Subject::admin())
+        .context("issuing the administrator's certificate")?;
+    let mut server = listen;
+    if server.ip().is_unspecified() {
+        server.set_ip(Ipv4Addr::LOCALHOST.into());
+    }
+    let name = if listen.port() == 6443 {
+        "kactor".to_owned()
+    } else {
+        format!("kactor-{}", listen.port())
+    };
+    Ok(kactor_gateway::kubeconfig::document(
+        &name,
+        &format!("https://{server}"),
+        pki.ca_pem(),
+        &admin,
+    ))
+}
+
+fn start_control(system: &ActorSystem, api: &Api, plan: &Plan, pki: &Pki) -> anyhow::Result<()> {
+    let view = kactor_controllers::start::start_view(system, api);
+    let pod_cidr = CidrRange::parse(&plan.pod_cidr).with_context(|| {
+        format!("--pod-cidr {:?} is no IPv4 network such as 10.244.0.0/16", plan.pod_cidr)
+    })?;
+    let config = ControllersConfig {
+        pod_cidr: Some(pod_cidr),
+        node_prefix: 24,
+        root_ca: pki.ca_pem().to_owned(),
+        liveness: None,
+    };
+    kactor_controllers::start::start_all(system, api, &view, &config)?;
+    kactor_scheduler::start(
+        system,
+        api,
+        &view,
+        vec![kactor_scheduler::Profile::default_scheduler()],
+    )?;
+    Ok(())
+}
+
+/// Writes the default objects once this host leads, then lets `/readyz` say so.
+fn bootstrap(env: &Env, api: &Api, ready: Arc<AtomicBool>) {
+    let api = api.clone();
+    env.clone().spawn(Lane::Control, async move {
+        loop {
+            let deadline = kactor_protocol::Deadline::after(api.env().monotonic(), BOOTSTRAP_MAX);
+            match api.bootstrap(deadline).await {
+                Ok(()) => return ready.store(true, Ordering::Release),
+                Err(status) => tracing::info!(%status, "the default objects could not be written yet; tried again"),
+            }
+            api.env().sleep(Duration::from_millis(50)).await;
+        }
+    });
+}
+
+/// The session as the agent sees it.
+struct SessionControl {
+    system: ActorSystem,
+    call: Asker<CallApi>,
+}
+
+/// Until when the session must have answered one request.
+const CALL_MAX: Duration = Duration::from_secs(30);
+
+#[async_trait::async_trait]
+impl ControlPlane for SessionControl {
+    async fn call(&self, call: CallApi) -> Result<ApiReply, Unanswered> {
+        match self.call.ask(call, self.system.deadline(CALL_MAX)).await {
+            Ok(Ok(reply)) => Ok(reply),
+            Ok(Err(error)) => Err(Unanswered { why: error.why }),
+            Err(refusal) => Err(Unanswered { why: refusal.to_string() }),
+        }
+    }
+}
+
+fn start_node(
+    system: &ActorSystem,
+    api: &Api,
+    plan: &Plan,
+    addresses: &[IpAddr],
+    streams: &SessionStreams,
+) -> anyhow::Result<()> {
+    let env = system.env();
+    let driver = Arc::new(HollowDriver::new(env.clone()));
+    let ports = Arc::new(HollowPorts::new(driver.clone()));
+    let machine = Arc::new(machine_facts::read(&driver.version(), addresses, plan.dir.root()));
+    let link: AgentLink = Arc::new(OnceLock::new());
+    let session = {
+        let (api, node, link) = (api.clone(), plan.node_name.clone(), link.clone());
+        let row = Child::new(format!("session/{}", plan.node_name), Lane::Control)
+            .mailbox(SESSION_MAILBOX);
+        system.start(row, move || SessionActor::new(api.clone(), node.clone(), 0, link.clone()))?
+    };
+    let control =
+        Arc::new(SessionControl { system: system.clone(), call: session.asks::<CallApi>() });
+    let host = Host {
+        env: env.clone(),
+        driver,
+        control,
+        plumbing: ports.clone(),
+        volumes: ports.clone(),
+        config: Arc::new(node_config(plan, &machine)),
+        services: ports.clone(),
+        prober: ports.clone(),
+        tokens: Arc::new(TokenCache::default()),
+    };
+    start_streams(system, &host, &ports, streams)?;
+    let to_session = Session { follow: session.asks(), heartbeat: session.tells() };
+    let agent = {
+        let (system_of, host) = (system.clone(), host.clone());
+        let network = ports.clone();
+        let row = Child::new("agent", Lane::Node).mailbox(SESSION_MAILBOX);
+        system.start(row, move || {
+            AgentActor::new(
+                host.clone(),
+                system_of.clone(),
+                to_session.clone(),
+                network.clone(),
+                machine.clone(),
+            )
+        })?
+    };
+    // The session's `Follow` answers "unavailable" until this is set, and the agent asks again.
+    let _ = link.set(agent.tells());
+    Ok(())
+}
+
+fn start_streams(
+    system: &ActorSystem,
+    host: &Host,
+    ports: &Arc<HollowPorts>,
+    streams: &SessionStreams,
+) -> anyhow::Result<()> {
+    let arriving = {
+        let streams = streams.clone();
+        let row = Child::new("streams", Lane::Control).mailbox(SESSION_MAILBOX);
+        system.start(row, move || StreamsActor::new(streams.clone()))?
+    };
+    let control =
+        ControlEnd { data: arriving.tells(), credit: arriving.tells(), ended: arriving.tells() };
+    let node = {
+        let (host, dialer) = (host.clone(), ports.clone());
+        let row = Child::new("node-streams", Lane::Node).mailbox(SESSION_MAILBOX);
+        system.start(row, move || {
+            NodeStreamsActor::new(host.clone(), dialer.clone(), control.clone())
+        })?
+    };
+    let link = NodeLink {
+        open: node.asks(),
+        data: node.tells(),
+        credit: node.tells(),
+        resize: node.tells(),
+        ended: node.tells(),
+    };
+    streams.link(&host.config.node_name, link);
+    Ok(())
+}
+
+fn node_config(plan: &Plan, machine: &Machine) -> NodeConfig {
+    let memory = node_object::allocatable_memory_bytes(machine);
+    NodeConfig {
+        node_name: plan.node_name.clone(),
+        domain: DOMAIN.to_owned(),
+        pod_logs: plan.dir.pod_logs(),
+        host_resolver: machine_facts::host_resolver(),
+        facts: NodeFacts {
+            node_name: plan.node_name.clone(),
+            host_addresses: machine.addresses.clone(),
+            pod_addresses: Vec::new(),
+            allocatable_cpu_milli: i64::from(machine.cpus) * 1000,
+            allocatable_memory_bytes: i64::try_from(memory).unwrap_or(i64::MAX),
+        },
+        memory_bytes: machine.memory_bytes,
+    }
+}
+
+/// What the gateway answers operators from.
+struct Inside {
+    system: ActorSystem,
+    store: Store,
+    plan: Value,
+    ready: Arc<AtomicBool>,
+}
+
+impl InsightSource for Inside {
+    fn ask(&self, question: Insight) -> BoxFuture<'_, InsightReply> {
+        Box::pin(self.system.insight(question))
+    }
+
+    fn status(&self) -> BoxFuture<'_, Value> {
+        Box::pin(async move {
+            let log = self.store.status();
+            let leadership = self.store.leadership().current();
+            let serves = self.ready.load(Ordering::Acquire) && leadership.leader.is_some();
+            json!({
+                "host": self.plan,
+                "serves": serves,
+                "wrong": wrong(&self.store, serves),
+                "store": {
+                    "revision": self.store.revision().0,
+                    "compacted": self.store.compacted().0,
+                    "reign": self.store.reign().0,
+                    "leads": leadership.ours.is_some(),
+                    "log": format!("{log:?}"),
+                },
+                "uptime_seconds": self.system.env().monotonic().as_secs(),
+            })
+        })
+    }
+}
+
+/// What is wrong, in a sentence; `null` when nothing is.
+fn wrong(store: &Store, serves: bool) -> Value {
+    if store.leadership().current().leader.is_none() {
+        return json!("the store has no leader yet: writes wait");
+    }
+    if !serves {
+        return json!("the default objects are still being written");
+    }
+    Value::Null
+}

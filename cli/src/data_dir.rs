@@ -1,0 +1,157 @@
+//! The data directory: where it is, what lies in it, and who holds it.
+//!
+//! `kactor.lock` is held by the running process and names it, so `down` and `status` find it and a second `up` is
+//! refused in one sentence. The lock is the kernel's (`flock`), so a crash leaves none behind.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
+
+/// The paths of one data directory.
+#[derive(Debug, Clone)]
+pub struct DataDir {
+    root: PathBuf,
+}
+
+/// Who holds the directory; the content of its lock file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    pub pid: u32,
+    /// Where its API listens.
+    pub listen: SocketAddr,
+    pub node: String,
+}
+
+/// Held as long as this process uses the directory.
+pub struct Lock {
+    _file: nix::fcntl::Flock<File>,
+}
+
+impl DataDir {
+    /// The directory that was named, or the default one for this user.
+    pub fn find(named: Option<&Path>) -> anyhow::Result<Self> {
+        let root = match named {
+            Some(path) => path.to_owned(),
+            None if nix::unistd::geteuid().is_root() => PathBuf::from("/var/lib/kactor"),
+            None => {
+                let home = std::env::var_os("HOME").context(
+                    "neither --data-dir nor $HOME says where the data directory is; pass --data-dir DIR",
+                )?;
+                PathBuf::from(home).join(".local/share/kactor")
+            }
+        };
+        let root =
+            std::path::absolute(&root).with_context(|| format!("the path {}", root.display()))?;
+        Ok(Self { root })
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub fn pki(&self) -> PathBuf {
+        self.root.join("pki")
+    }
+
+    pub fn store(&self) -> PathBuf {
+        self.root.join("store")
+    }
+
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.root.join("admin.kubeconfig")
+    }
+
+    pub fn pod_logs(&self) -> PathBuf {
+        self.root.join("logs/pods")
+    }
+
+    fn lock_path(&self) -> PathBuf {
+        self.root.join("kactor.lock")
+    }
+
+    /// Takes the directory for this process.
+    pub fn lock(&self, holder: &Holder) -> anyhow::Result<Lock> {
+        std::fs::create_dir_all(&self.root)
+            .with_context(|| format!("making the data directory {}", self.root.display()))?;
+        let path = self.lock_path();
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let file = file.with_context(|| format!("opening {}", path.display()))?;
+        let locked = nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock);
+        let mut file = match locked {
+            Ok(file) => file,
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => match self.holder()? {
+                Some(it) => bail!(
+                    "{} is in use by kactor with pid {} on {}; stop it with `kactor down --data-dir {}` or name another --data-dir",
+                    self.root.display(),
+                    it.pid,
+                    it.listen,
+                    self.root.display()
+                ),
+                None => {
+                    bail!("{} is in use by another kactor that is starting", self.root.display())
+                }
+            },
+            Err((_, error)) => {
+                return Err(error).with_context(|| format!("locking {}", path.display()));
+            }
+        };
+        file.set_len(0)?;
+        file.rewind()?;
+        file.write_all(&serde_json::to_vec(holder)?)?;
+        Ok(Lock { _file: file })
+    }
+
+    /// Who holds the directory now; `None` when nobody does.
+    pub fn holder(&self) -> anyhow::Result<Option<Holder>> {
+        let path = self.lock_path();
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("opening {}", path.display())),
+        };
+        let mut text = String::new();
+        file.read_to_string(&mut text).with_context(|| format!("reading {}", path.display()))?;
+        let free = nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockSharedNonblock).is_ok();
+        if free {
+            return Ok(None);
+        }
+        Ok(serde_json::from_str(&text).ok())
+    }
+
+    /// The running kactor of this directory, or a sentence that says that there is none.
+    pub fn running(&self) -> anyhow::Result<Holder> {
+        self.holder()?.with_context(|| {
+            format!("no kactor runs with the data directory {}; start one with `kactor up`, or name another --data-dir", self.root.display())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holder() -> Holder {
+        let listen = "127.0.0.1:6443".parse().unwrap();
+        Holder { pid: 7, listen, node: "n".to_owned() }
+    }
+
+    #[test]
+    fn a_directory_has_one_holder_and_is_free_after_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = DataDir::find(Some(temp.path())).unwrap();
+        assert_eq!(dir.holder().unwrap(), None);
+        assert!(dir.running().unwrap_err().to_string().contains("kactor up"));
+        let lock = dir.lock(&holder()).unwrap();
+        assert_eq!(dir.holder().unwrap(), Some(holder()));
+        let error = dir.lock(&holder()).err().unwrap().to_string();
+        assert!(error.contains("pid 7") && error.contains("kactor down"), "{error}");
+        drop(lock);
+        assert_eq!(dir.holder().unwrap(), None);
+        assert!(dir.lock(&holder()).is_ok());
+    }
+}

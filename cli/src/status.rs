@@ -1,0 +1,99 @@
+//! `kactor status`: what runs, and what is wrong, in a sentence.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::bail;
+use kactor_runtime::env::Env;
+use serde_json::Value;
+
+use crate::args::{Output, StatusArgs};
+use crate::client::{Client, block_on};
+use crate::data_dir::DataDir;
+
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+pub fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
+    let dir = DataDir::find(args.connect.data_dir.as_deref())?;
+    let status = block_on(async {
+        if args.wait {
+            wait(&dir, args.timeout).await?;
+        }
+        let client = Client::of(&dir)?;
+        let mut status = client.get("/kactor/v1/status").await?.json()?;
+        status["pid"] = client.holder.pid.into();
+        Ok(status)
+    })?;
+    match args.connect.output {
+        Output::Json => println!("{status:#}"),
+        Output::Text => print!("{}", text(&status)),
+    }
+    Ok(if status["serves"] == true { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Until `/readyz` is 200.
+async fn wait(dir: &DataDir, seconds: u64) -> anyhow::Result<()> {
+    let env = Env::machine();
+    let limit = env.monotonic() + Duration::from_secs(seconds);
+    loop {
+        let last = match ask_ready(dir).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => "it is not ready yet".to_owned(),
+            Err(error) => crate::print::chain(&error),
+        };
+        if env.monotonic() >= limit {
+            bail!(
+                "the kactor of {} does not serve after {seconds} s: {last}",
+                dir.root().display()
+            );
+        }
+        env.sleep(LOOK_EVERY).await;
+    }
+}
+
+async fn ask_ready(dir: &DataDir) -> anyhow::Result<bool> {
+    Ok(Client::of(dir)?.get("/readyz").await?.code == 200)
+}
+
+fn text(status: &Value) -> String {
+    let host = &status["host"];
+    let store = &status["store"];
+    let word = |it: &Value| it.as_str().map_or_else(|| it.to_string(), str::to_owned);
+    let verdict = match (status["serves"] == true, status["wrong"].as_str()) {
+        (true, None) => "serves; nothing is wrong".to_owned(),
+        (true, Some(wrong)) => format!("serves, but {wrong}"),
+        (false, wrong) => format!("does not serve: {}", wrong.unwrap_or("the reason is not known")),
+    };
+    let rows = [
+        ("kactor", format!("{} (pid {})", word(&host["version"]), status["pid"])),
+        ("node", format!("{} ({})", word(&host["node"]), word(&host["runtime"]))),
+        ("API", format!("https://{}", word(&host["listen"]))),
+        ("data", word(&host["data_dir"])),
+        (
+            "store",
+            format!(
+                "revision {}, reign {}, {}",
+                store["revision"],
+                store["reign"],
+                if store["leads"] == true { "leads" } else { "follows" }
+            ),
+        ),
+        ("up for", format!("{} s", status["uptime_seconds"])),
+        ("verdict", verdict),
+    ];
+    rows.iter().map(|(name, value)| format!("{name:<8} {value}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_verdict_is_a_sentence() {
+        let status =
+            json!({ "serves": false, "wrong": "the disk is full", "host": {}, "store": {} });
+        assert!(text(&status).ends_with("verdict  does not serve: the disk is full\n"));
+        assert!(text(&json!({ "serves": true })).contains("serves; nothing is wrong"));
+    }
+}
