@@ -39,6 +39,20 @@ impl Attributes {
         }
     }
 
+    /// A request for a namespace is one inside it, so that a RoleBinding there can allow it
+    /// (k8s.io/apiserver requestinfo).
+    #[must_use]
+    pub fn inside_namespace(mut self) -> Self {
+        if let Target::Resource(it) = &mut self.target
+            && it.group.is_empty()
+            && it.resource == "namespaces"
+            && it.namespace.is_none()
+        {
+            it.namespace.clone_from(&it.name);
+        }
+        self
+    }
+
     /// A selector that names one object (`metadata.name=x`) makes it a question about that object.
     #[must_use]
     pub fn selecting(mut self, field_selector: Option<&str>) -> Self {
@@ -155,6 +169,16 @@ mod tests {
         ] {
             assert_eq!(refusal(&attributes, ""), expected);
         }
+    }
+
+    #[test]
+    fn a_namespace_is_asked_for_inside_itself() {
+        let ask = |it: Resource| Attributes::new(&User::default(), "get", &it).inside_namespace();
+        let namespace = |it: Attributes| it.resource().and_then(|it| it.namespace.clone());
+        let one = Resource::new("", "v1", "namespaces").named("a");
+        assert_eq!(namespace(ask(one)).as_deref(), Some("a"));
+        assert_eq!(namespace(ask(Resource::new("", "v1", "namespaces"))), None);
+        assert_eq!(namespace(ask(Resource::new("", "v1", "nodes").named("a"))), None);
     }
 
     #[test]
