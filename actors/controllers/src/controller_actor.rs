@@ -34,12 +34,12 @@ pub trait Liveness: Send + Sync {
 
 /// What all controllers of a host share.
 #[derive(Clone)]
-pub(crate) struct Host {
-    pub system: ActorSystem,
-    pub api: Api,
-    pub view: SharedView,
-    pub events: EventWriter,
-    pub liveness: Option<Arc<dyn Liveness>>,
+pub struct Host {
+    pub(crate) system: ActorSystem,
+    pub(crate) api: Api,
+    pub(crate) view: SharedView,
+    pub(crate) events: EventWriter,
+    pub(crate) liveness: Option<Arc<dyn Liveness>>,
 }
 
 pub(crate) struct ControllerActor<C: Controller> {
@@ -215,15 +215,16 @@ impl<C: Controller> ControllerActor<C> {
 
     fn say(&self, plan: &Plan) {
         for note in &plan.notes {
-            self.host.system.note(note.about.to_string(), format!("{}: {}", note.reason, note.message));
+            self.host
+                .system
+                .note(note.about.to_string(), format!("{}: {}", note.reason, note.message));
             self.host.events.say(&self.reporter, note);
         }
     }
 
     fn send(&self, key: Key, plan: Plan, ctx: &mut Context<Self>) {
         let trace = self.host.system.new_trace();
-        let sender =
-            Sender { api: self.host.api.clone(), name: C::NAME, reign: self.reign, trace };
+        let sender = Sender { api: self.host.api.clone(), name: C::NAME, reign: self.reign, trace };
         let (view, era) = (self.host.view.clone(), self.era);
         let work = async move {
             let snapshot = view.snapshot();

@@ -11,6 +11,8 @@ pub mod deployment;
 pub mod endpoints;
 pub mod endpointslice;
 pub mod garbage_collector;
+#[cfg(any(test, feature = "shell"))]
+mod merge_patch;
 pub mod namespace;
 pub mod node_ipam;
 pub mod node_lifecycle;

@@ -5,7 +5,9 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use kactor_api::request::{self as api, Body, Caller, Operation, Options, PatchType, Resource, User};
+use kactor_api::request::{
+    self as api, Body, Caller, Operation, Options, PatchType, Resource, User,
+};
 use kactor_api::{Api, Status};
 use kactor_protocol::store::Key;
 use kactor_protocol::{Deadline, Reign, Revision, TraceId, Uid};
@@ -14,12 +16,24 @@ use kactor_view::events::writer::Written;
 use kactor_view::kinds;
 use serde_json::Value;
 
+use crate::merge_patch::merge;
 use crate::plan::{Effect, Outcome, Pace, Plan, Propagation, Refusal, Request, Verb};
 
 /// How long one request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Deletions that are under way at once.
 const ABREAST_MAX: usize = 64;
+/// What Kubernetes' roles let a controller update but not patch: such patches are applied to what is stored, and the
+/// whole is sent as an update of that very revision.
+const UPDATED: &[(&str, Option<&str>)] = &[
+    ("configmaps", None),
+    ("deployments", None),
+    ("deployments", Some("status")),
+    ("endpoints", None),
+    ("endpointslices", None),
+    ("namespaces", Some("status")),
+    ("replicasets", Some("status")),
+];
 
 /// Who sends.
 #[derive(Clone)]
@@ -40,7 +54,7 @@ pub(crate) struct Sent {
 }
 
 impl Sent {
-    fn push(&mut self, at: usize, effect: &Effect, result: Result<api::Response, Status>) {
+    fn push(&mut self, at: usize, effect: &Effect, result: Result<api::Response, Refusal>) {
         let result = match result {
             Ok(response) => {
                 if effect.request.verb() != Verb::Get {
@@ -48,7 +62,7 @@ impl Sent {
                 }
                 Ok(uid_of(&effect.request, &response))
             }
-            Err(status) => Err(refusal(&status)),
+            Err(refusal) => Err(refusal),
         };
         let (key, verb) = (effect.key.clone(), effect.request.verb());
         self.outcomes.push((at, Outcome { key, verb, result }));
@@ -73,12 +87,8 @@ impl Sender {
     /// Sends the plan's effects at its pace.
     pub(crate) async fn send(&self, plan: &Plan, version_of: impl Fn(&Key) -> String) -> Sent {
         let mut sent = Sent::default();
-        let effects: Vec<(usize, &Effect, api::Request)> = plan
-            .effects
-            .iter()
-            .enumerate()
-            .map(|(at, it)| (at, it, self.request(it, version_of(&it.key))))
-            .collect();
+        let effects: Vec<(usize, &Effect, String)> =
+            plan.effects.iter().enumerate().map(|(at, it)| (at, it, version_of(&it.key))).collect();
         let (creates, rest): (Vec<_>, Vec<_>) = effects
             .into_iter()
             .partition(|it| plan.pace == Pace::Abreast && it.1.request.verb() == Verb::Create);
@@ -87,8 +97,8 @@ impl Sender {
             .partition(|it| plan.pace == Pace::Abreast && it.1.request.verb() == Verb::Delete);
         self.send_slowly(creates, &mut sent).await;
         self.send_abreast(deletes, &mut sent).await;
-        for (at, effect, request) in rest {
-            let result = self.api.handle(request).await;
+        for (at, effect, version) in rest {
+            let result = self.send_one(effect, version).await;
             sent.push(at, effect, result);
         }
         sent.outcomes.sort_by_key(|it| it.0);
@@ -96,7 +106,7 @@ impl Sender {
     }
 
     /// 1, 2, 4, …; none more once one was refused.
-    async fn send_slowly(&self, mut left: Vec<(usize, &Effect, api::Request)>, sent: &mut Sent) {
+    async fn send_slowly(&self, mut left: Vec<(usize, &Effect, String)>, sent: &mut Sent) {
         let mut size = 1;
         while !left.is_empty() {
             let batch: Vec<_> = left.drain(..size.min(left.len())).collect();
@@ -109,20 +119,50 @@ impl Sender {
         }
     }
 
-    async fn send_abreast(&self, mut left: Vec<(usize, &Effect, api::Request)>, sent: &mut Sent) {
+    async fn send_abreast(&self, mut left: Vec<(usize, &Effect, String)>, sent: &mut Sent) {
         while !left.is_empty() {
             let batch: Vec<_> = left.drain(..ABREAST_MAX.min(left.len())).collect();
             self.send_at_once(batch, sent).await;
         }
     }
 
-    async fn send_at_once(&self, batch: Vec<(usize, &Effect, api::Request)>, sent: &mut Sent) {
-        let under_way = batch.into_iter().map(|(at, effect, request)| async move {
-            (at, effect, self.api.handle(request).await)
+    async fn send_at_once(&self, batch: Vec<(usize, &Effect, String)>, sent: &mut Sent) {
+        let under_way = batch.into_iter().map(|(at, effect, version)| async move {
+            (at, effect, self.send_one(effect, version).await)
         });
         for (at, effect, result) in join_all(under_way).await {
             sent.push(at, effect, result);
         }
+    }
+
+    async fn send_one(&self, effect: &Effect, version: String) -> Result<api::Response, Refusal> {
+        let request = match &effect.request {
+            Request::Patch { subresource, patch }
+                if UPDATED.contains(&(effect.key.resource(), *subresource)) =>
+            {
+                let mut resource = resource(&effect.key, version);
+                resource.subresource = subresource.map(str::to_owned);
+                let body = self.patched(&effect.key, patch)?;
+                self.asked(resource, Operation::Update, Options::default(), Some(body))
+            }
+            _ => self.request(effect, version),
+        };
+        self.api.handle(request).await.map_err(|it| refusal(&it))
+    }
+
+    /// What is stored with the patch applied; its uid and `resourceVersion` are the preconditions.
+    fn patched(&self, key: &Key, patch: &Value) -> Result<Value, Refusal> {
+        let gone = || Refusal {
+            code: 404,
+            reason: "NotFound".to_owned(),
+            message: format!("{key} is gone"),
+        };
+        let stored = self.api.store().get(key).ok_or_else(gone)?;
+        let bytes = self.api.open_stored(&stored).ok_or_else(gone)?;
+        let mut body: Value = serde_json::from_slice(&bytes).map_err(|_| gone())?;
+        body["metadata"]["resourceVersion"] = stored.modified.to_string().into();
+        merge(&mut body, patch);
+        Ok(body)
     }
 
     fn request(&self, effect: &Effect, version: String) -> api::Request {
@@ -193,7 +233,11 @@ impl Sender {
             Ok(_) => Written::Yes,
             Err(status) if status.code == 404 => Written::Gone,
             Err(status) => {
-                tracing::debug!(controller = self.name, status = status.message, "an Event was refused");
+                tracing::debug!(
+                    controller = self.name,
+                    status = status.message,
+                    "an Event was refused"
+                );
                 Written::Refused
             }
         }

@@ -12,9 +12,9 @@ use kactor_view::events::writer::{EventWriter, Written};
 use kactor_view::feed::{Open, SharedView};
 use serde_json::Value;
 
-pub use crate::controller_actor::Liveness;
 use crate::controller::Controller;
-use crate::controller_actor::{ControllerActor, Host};
+use crate::controller_actor::ControllerActor;
+pub use crate::controller_actor::{Host, Liveness};
 use crate::deployment::DeploymentController;
 use crate::endpoints::EndpointsController;
 use crate::endpointslice::EndpointSliceController;
@@ -77,13 +77,7 @@ pub fn start_all(
     view: &SharedView,
     config: &ControllersConfig,
 ) -> Result<(), StartError> {
-    let host = Host {
-        system: system.clone(),
-        api: api.clone(),
-        view: view.clone(),
-        events: EventWriter::start(system.env(), view.clone(), write_events(api)),
-        liveness: config.liveness.clone(),
-    };
+    let host = Host::new(system, api, view, config.liveness.clone());
     // The supervision table: each row always runs, on the control lane, and escalates to the host when it cannot.
     start(&host, "controller/namespace", NamespaceController)?;
     start(&host, "controller/deployment", DeploymentController)?;
@@ -104,7 +98,29 @@ pub fn start_all(
     Ok(())
 }
 
-fn start<C: Controller>(host: &Host, name: &'static str, controller: C) -> Result<(), StartError> {
+impl Host {
+    pub fn new(
+        system: &ActorSystem,
+        api: &Api,
+        view: &SharedView,
+        liveness: Option<Arc<dyn Liveness>>,
+    ) -> Self {
+        Self {
+            system: system.clone(),
+            api: api.clone(),
+            view: view.clone(),
+            events: EventWriter::start(system.env(), view.clone(), write_events(api)),
+            liveness,
+        }
+    }
+}
+
+/// Starts one controller under the name of its row.
+pub fn start<C: Controller>(
+    host: &Host,
+    name: &'static str,
+    controller: C,
+) -> Result<(), StartError> {
     let (controller, lives) = (Arc::new(controller), host.clone());
     let child = Child::new(name, Lane::Control);
     host.system.start(child, move || ControllerActor::new(controller.clone(), lives.clone()))?;
@@ -134,4 +150,3 @@ pub const NAMES: &[&str] = &[
     NodeLifecycle::NAME,
     PodGarbageCollector::NAME,
 ];
-

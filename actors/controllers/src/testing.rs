@@ -10,6 +10,7 @@ use kactor_view::fixture::{self, World};
 use serde_json::Value;
 
 use crate::controller::{Controller, Pass};
+use crate::merge_patch::merge;
 use crate::plan::{Facts, Outcome, Plan, Refusal, Request};
 
 /// Plans once for the subject.
@@ -154,24 +155,6 @@ impl Life {
                 (it.name().to_owned(), body.pointer(pointer).cloned().unwrap_or_default())
             })
             .collect()
-    }
-}
-
-/// RFC 7386.
-pub(crate) fn merge(target: &mut Value, patch: &Value) {
-    let Value::Object(fields) = patch else {
-        *target = patch.clone();
-        return;
-    };
-    if !target.is_object() {
-        *target = Value::Object(serde_json::Map::new());
-    }
-    for (field, value) in fields {
-        if value.is_null() {
-            target.as_object_mut().expect("made above").remove(field);
-        } else {
-            merge(&mut target[field], value);
-        }
     }
 }
 

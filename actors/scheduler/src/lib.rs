@@ -20,6 +20,6 @@ pub use columns::Columns;
 pub use cycle::{Choice, Evaluations};
 pub use framework::{Filter, Plugin, Score, Verdict};
 pub use profile::{PluginConfig, Profile, ProfileError, Registry};
+pub use scheduler::{BindRequest, Scheduler, Told};
 #[cfg(feature = "shell")]
 pub use scheduler_actor::start;
-pub use scheduler::{BindRequest, Scheduler, Told};

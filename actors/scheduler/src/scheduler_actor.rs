@@ -7,8 +7,8 @@ use std::sync::Arc;
 use kactor_api::Api;
 use kactor_protocol::store::Key;
 use kactor_protocol::{Reign, TraceId, Uid};
-use kactor_runtime::env::{BoxFuture, Lane};
 use kactor_runtime::StartError;
+use kactor_runtime::env::{BoxFuture, Lane};
 use kactor_runtime::prelude::*;
 use kactor_view::events::writer::{EventWriter, Written};
 use kactor_view::events::{EventWrite, Note, Severity};
@@ -127,8 +127,7 @@ impl SchedulerActor {
                 self.era += 1;
                 let seed = self.host.system.env().random_u64();
                 self.scheduler = Scheduler::new(self.profiles.clone(), seed);
-                let all: Vec<Changed> =
-                    view.objects().cloned().map(Changed::appeared).collect();
+                let all: Vec<Changed> = view.objects().cloned().map(Changed::appeared).collect();
                 self.scheduler.changed(&all, &view);
             }
         }
@@ -198,11 +197,8 @@ impl SchedulerActor {
     fn tell(&self, told: Told, ctx: &mut Context<Self>) {
         match told {
             Told::Bound { pod, node, .. } => {
-                let message = format!(
-                    "Successfully assigned {}/{} to {node}",
-                    pod.namespace(),
-                    pod.name()
-                );
+                let message =
+                    format!("Successfully assigned {}/{} to {node}", pod.namespace(), pod.name());
                 self.say(&Note::new(&pod, Severity::Normal, "Scheduled", message));
             }
             Told::Unschedulable { pod, uid, refusals } => {
