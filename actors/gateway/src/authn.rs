@@ -21,7 +21,11 @@ const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 pub fn authenticate(api: &Api, peer: &Peer, headers: &mut HeaderMap) -> Result<User, Status> {
     let token = take_token(headers);
     match peer {
-        Peer::Verified { subject, credential_id } => {
+        Peer::Verified { not_after, .. } if *not_after < api.env().wall() => {
+            tracing::info!("a client certificate expired while its connection was open");
+            return Err(Status::unauthorized());
+        }
+        Peer::Verified { subject, credential_id, .. } => {
             let groups: Vec<&str> = subject.groups.iter().map(String::as_str).collect();
             let mut user = User::authenticated(subject.user.as_str(), &groups);
             user.extra.insert(CREDENTIAL_ID.to_owned(), vec![credential_id.clone()]);

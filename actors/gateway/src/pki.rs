@@ -3,8 +3,8 @@
 //! On disk are only the three things that cannot be made again: the CA's certificate, its key and the token key
 //! (`ca.crt`, `ca.key`, `sa.key` under `DATA/pki`, mode 0600). Serving, admin and node certificates are issued at
 //! every start, so no file of theirs can expire, leak or disagree with the host's addresses. Invariant: a file is
-//! whole or absent (written beside, synced, renamed); a half set is refused, never completed with a new CA,
-//! because clients and nodes trust the old one.
+//! whole or absent (written beside, synced, renamed), and a key that is there is never replaced: clients and nodes
+//! trust what it signed.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -82,8 +82,8 @@ pub enum PkiError {
         source: std::io::Error,
     },
     #[error(
-        "{folder} holds some of ca.crt, ca.key and sa.key and lacks {missing}; restore it from a backup of the \
-         data directory, or remove the folder to make a new cluster"
+        "{folder} holds the cluster's ca.crt and lacks {missing}; restore it from a backup of the data directory, or \
+         remove the folder to make a new cluster"
     )]
     Incomplete { folder: PathBuf, missing: &'static str },
     #[error(
@@ -111,15 +111,12 @@ impl Pki {
     /// It syncs files: poll it where blocking is allowed (`Lane::Blocking`, or before the lanes serve).
     pub async fn open(env: &Env, folder: &Path) -> Result<Self, PkiError> {
         let disk = &*env.disk;
-        let names = [CA_CERT, CA_KEY, TOKEN_KEY];
-        let missing: Vec<&'static str> =
-            names.into_iter().filter(|it| !disk.exists(&folder.join(it))).collect();
-        match missing.as_slice() {
-            [] => Self::load(disk, folder),
-            [_, _, _] => Self::create(env, folder).await,
-            [first, ..] => {
-                Err(PkiError::Incomplete { folder: folder.to_path_buf(), missing: first })
-            }
+        if !disk.exists(&folder.join(CA_CERT)) {
+            return Self::create(env, folder).await;
+        }
+        match [CA_KEY, TOKEN_KEY].into_iter().find(|it| !disk.exists(&folder.join(it))) {
+            None => Self::load(disk, folder),
+            Some(missing) => Err(PkiError::Incomplete { folder: folder.to_path_buf(), missing }),
         }
     }
 
@@ -133,11 +130,17 @@ impl Pki {
         Ok(Self { ca_pem, ca, token_key })
     }
 
-    /// The CA's certificate is renamed last: while it is absent with the others there, a crash is reported.
+    /// The CA's certificate is renamed last, so while it is absent nobody trusts it yet. A key that is there all the
+    /// same is kept: the last start was killed here, or the certificate was lost, and then one anew from the same
+    /// key is as good to everybody who trusts the old one.
     async fn create(env: &Env, folder: &Path) -> Result<Self, PkiError> {
         let failed = |source| PkiError::Issue { subject: "the cluster's CA".to_owned(), source };
-        let key = KeyPair::generate().map_err(failed)?;
-        let token_key = KeyPair::generate().map_err(failed)?;
+        let kept_or_new = |name: &str| match env.disk.exists(&folder.join(name)) {
+            true => key_from(&*env.disk, &folder.join(name)),
+            false => KeyPair::generate().map_err(failed),
+        };
+        let key = kept_or_new(CA_KEY)?;
+        let token_key = kept_or_new(TOKEN_KEY)?;
         let mut params = params(env, "kactor-ca", CA_LIFETIME_DAYS);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use kactor_protocol::time::Timestamp;
 use kactor_runtime::env::Env;
 use ring::digest::{SHA256, digest};
 use rustls::client::danger::HandshakeSignatureValid;
@@ -39,6 +40,8 @@ pub enum Peer {
         subject: Subject,
         /// `X509SHA256=…`: names this very certificate in audit and in `kubectl auth whoami -o yaml`.
         credential_id: String,
+        /// A connection may outlive it: asked again at each request.
+        not_after: Timestamp,
     },
     /// It sent one that is not ours, expired or not for clients: every request is answered 401.
     Refused(String),
@@ -61,7 +64,9 @@ impl ClientCertificates {
             return Peer::Refused(format!("x509: {error}"));
         }
         match subject(leaf) {
-            Some(subject) => Peer::Verified { subject, credential_id: credential_id(leaf) },
+            Some((subject, not_after)) => {
+                Peer::Verified { subject, credential_id: credential_id(leaf), not_after }
+            }
             None => Peer::Refused("x509: the certificate's subject has no common name".to_owned()),
         }
     }
@@ -73,7 +78,7 @@ fn credential_id(leaf: &CertificateDer<'_>) -> String {
     format!("X509SHA256={hex}")
 }
 
-fn subject(leaf: &CertificateDer<'_>) -> Option<Subject> {
+fn subject(leaf: &CertificateDer<'_>) -> Option<(Subject, Timestamp)> {
     let (_, certificate) = X509Certificate::from_der(leaf).ok()?;
     let name = certificate.subject();
     let user = name.iter_common_name().next()?.as_str().ok()?.to_owned();
@@ -82,7 +87,8 @@ fn subject(leaf: &CertificateDer<'_>) -> Option<Subject> {
     }
     let groups =
         name.iter_organization().filter_map(|it| it.as_str().ok().map(str::to_owned)).collect();
-    Some(Subject { user, groups })
+    let not_after = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
+    Some((Subject { user, groups }, Timestamp::from_seconds(not_after)))
 }
 
 /// The configuration to serve with, and the judge of what clients show.

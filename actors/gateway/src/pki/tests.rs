@@ -35,10 +35,15 @@ fn a_second_start_finds_the_same_authority_and_its_files_are_private() {
 }
 
 #[test]
-fn half_an_authority_is_refused_and_not_replaced() {
+fn a_lost_key_is_reported_and_a_first_start_that_was_killed_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let env = Env::machine();
     opened(&env, dir.path()).unwrap();
+    let keys = || [CA_KEY, TOKEN_KEY].map(|it| std::fs::read(dir.path().join(it)).unwrap());
+    let before = keys();
+    std::fs::remove_file(dir.path().join(CA_CERT)).unwrap(); // It is renamed last.
+    opened(&env, dir.path()).unwrap();
+    assert_eq!(keys(), before);
     std::fs::remove_file(dir.path().join(CA_KEY)).unwrap();
     let error = opened(&env, dir.path()).err().unwrap();
     assert!(matches!(error, PkiError::Incomplete { missing: CA_KEY, .. }), "{error}");
