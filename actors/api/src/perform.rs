@@ -11,7 +11,8 @@ use crate::request::{Operation, Request, Resource, Response};
 /// The question that a request is to the authorizers.
 pub(crate) fn attributes_of(request: &Request) -> Attributes {
     let question =
-        Attributes::new(&request.caller.user, request.operation.verb(), &request.resource).inside_namespace();
+        Attributes::new(&request.caller.user, request.operation.verb(), &request.resource)
+            .inside_namespace();
     match request.operation {
         Operation::List | Operation::DeleteCollection => {
             question.selecting(request.options.field_selector.as_deref())
