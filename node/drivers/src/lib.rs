@@ -12,6 +12,7 @@ pub mod image;
 pub mod session;
 pub mod spec;
 pub mod status;
+pub mod suite;
 
 pub use driver::Driver;
 pub use error::DriverError;

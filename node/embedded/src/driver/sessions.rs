@@ -100,7 +100,8 @@ impl Descriptor {
             libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK)
         };
         match done {
-            0.. => Ok(Self { fd: AsyncFd::register(fd)? }),
+            // SAFETY: an OwnedFd keeps its descriptor open until it is dropped, and always names the same one.
+            0.. => Ok(Self { fd: unsafe { AsyncFd::register(fd) }? }),
             _ => Err(io::Error::last_os_error()),
         }
     }

@@ -1,0 +1,145 @@
+//! The embedded driver through the suite of all drivers, with busybox-static in a root file system of its own.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kactor_drivers::suite::{self, BUSYBOX_IMAGE, Subject};
+use kactor_drivers::{Driver, ImageConfig};
+use kactor_embedded::{EmbeddedConfig, EmbeddedDriver, ShimProgram};
+use kactor_images::build::{Content, Entry, image_from_files};
+use kactor_images::{ImageStore, Limits};
+use kactor_runtime::env::Machine;
+
+const BUSYBOX: &str = "/bin/busybox";
+
+/// Why this machine cannot run the suite, if it cannot.
+fn obstacle() -> Option<String> {
+    // SAFETY: geteuid has no preconditions.
+    if unsafe { libc::geteuid() } != 0 {
+        return Some("it needs root".to_owned());
+    }
+    if !Path::new(BUSYBOX).exists() {
+        return Some(format!("it needs {BUSYBOX}: apt-get install busybox-static"));
+    }
+    if !Path::new("/sys/fs/cgroup").exists() {
+        return Some("it needs cgroups".to_owned());
+    }
+    None
+}
+
+fn busybox_image(store: &ImageStore) {
+    let link = |name: &str| Entry {
+        path: format!("/bin/{name}"),
+        content: Content::Link("busybox".to_owned()),
+        mode: 0o777,
+    };
+    let names = [
+        "sh", "cat", "sleep", "tail", "id", "hostname", "stty", "tty", "touch", "df", "grep", "sed",
+        "cut", "ps", "readlink", "unshare", "true",
+    ];
+    let mut entries: Vec<Entry> = names.into_iter().map(link).collect();
+    entries.push(Entry {
+        path: "/bin/busybox".to_owned(),
+        content: Content::File(PathBuf::from(BUSYBOX)),
+        mode: 0o755,
+    });
+    entries.push(Entry {
+        path: "/etc/passwd".to_owned(),
+        content: Content::Bytes(b"root:x:0:0:root:/root:/bin/sh\n".to_vec()),
+        mode: 0o644,
+    });
+    image_from_files(store, BUSYBOX_IMAGE, &entries, &ImageConfig::default()).unwrap();
+}
+
+/// Everything on this machine that carries the pod's uid.
+fn leftovers(uid: &str, dirs: &[PathBuf]) -> Vec<String> {
+    let mut left = Vec::new();
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    left.extend(mounts.lines().filter(|it| it.contains(uid)).map(str::to_owned));
+    for dir in dirs {
+        if dir.join(uid).exists() {
+            left.push(dir.join(uid).display().to_string());
+        }
+    }
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let groups = std::fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
+        if groups.contains(uid) {
+            left.push(format!("process {}", entry.path().display()));
+        }
+    }
+    left.extend(cgroups_with(Path::new("/sys/fs/cgroup"), uid));
+    left
+}
+
+fn cgroups_with(dir: &Path, text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|it| it.is_dir()) {
+            if entry.file_name().to_string_lossy().contains(text) {
+                found.push(entry.path().display().to_string());
+            }
+            found.extend(cgroups_with(&entry.path(), text));
+        }
+    }
+    found
+}
+
+#[test]
+fn the_embedded_driver_passes_the_suite() {
+    if let Some(why) = obstacle() {
+        assert!(std::env::var_os("KACTOR_E2E").is_none(), "skipped under KACTOR_E2E=1: {why}");
+        eprintln!("skipped: {why}");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let instance = format!("suite-{}", std::process::id());
+    let run_dir = PathBuf::from(format!("/run/kactor-{instance}"));
+    let state_dir = dir.path().join("node");
+    let images = Arc::new(ImageStore::open(&dir.path().join("images"), Limits::default()).unwrap());
+    busybox_image(&images);
+    let machine = Machine::start();
+    let env = machine.env().clone();
+    let make = {
+        let (env, images, state_dir, run_dir, instance) =
+            (env.clone(), images, state_dir.clone(), run_dir.clone(), instance.clone());
+        move || {
+            let shim = ShimProgram {
+                program: PathBuf::from(env!("CARGO_BIN_EXE_kactor-shim")),
+                args: Vec::new(),
+            };
+            let config = EmbeddedConfig {
+                instance: instance.clone(),
+                state_dir: state_dir.clone(),
+                run_dir: run_dir.clone(),
+                images: images.clone(),
+                shim,
+            };
+            Arc::new(EmbeddedDriver::start(config, env.clone()).unwrap()) as Arc<dyn Driver>
+        }
+    };
+    let report = machine
+        .block_on(async {
+            let driver = make();
+            let looked_at = [state_dir.join("pods"), run_dir.join("pods")];
+            let subject = Subject {
+                driver: driver.clone(),
+                env,
+                dir: dir.path().to_owned(),
+                restart: Box::new(make),
+                leftovers: Box::new(move |uid| leftovers(uid, &looked_at)),
+                pretends: BTreeMap::new(),
+            };
+            let report = suite::run(&subject).await;
+            driver.purge().await.unwrap();
+            report
+        })
+        .unwrap();
+    eprintln!("{report}");
+    assert_eq!(report.failures(), 0, "{report}");
+    assert!(!run_dir.exists(), "purge left {}", run_dir.display());
+    let left = leftovers(&instance, &[]);
+    assert!(left.is_empty(), "purge left {left:?}");
+    drop(File::open("/dev/null")); // The machine's lanes end before the temporary folder goes.
+}
