@@ -159,6 +159,42 @@ types = {q: it for q, it in types.items() if it}
 for q, it in types.items():
     for number, name, shape, value, flags in it:
         assert value is not None, (q, name)
+# Fields younger than the kubectl that was at hand (1.33), numbers as in the k8s-pb crate 0.9.0 (Kubernetes 1.35). A newer
+# kubectl knows them itself, and then its own facts stand.
+CORE = "k8s.io/api/core/v1."
+NEWER = {
+    CORE + "Container": [[25, "restartPolicyRules", "list", CORE + "ContainerRestartRule", "o"]],
+    CORE + "EphemeralContainerCommon": [[25, "restartPolicyRules", "list", CORE + "ContainerRestartRule", "o"]],
+    CORE + "ContainerRestartRule": [[1, "action", "one", "string", "o"],
+                                    [2, "exitCodes", "one", CORE + "ContainerRestartRuleOnExitCodes", "po"]],
+    CORE + "ContainerRestartRuleOnExitCodes": [[1, "operator", "one", "string", "o"], [2, "values", "list", "int", "o"]],
+    CORE + "EnvVarSource": [[5, "fileKeyRef", "one", CORE + "FileKeySelector", "po"]],
+    CORE + "FileKeySelector": [[1, "volumeName", "one", "string", ""], [2, "path", "one", "string", ""],
+                               [3, "key", "one", "string", ""], [4, "optional", "one", "bool", "po"]],
+    CORE + "PodSpec": [[41, "hostnameOverride", "one", "string", "po"],
+                       [42, "workloadRef", "one", CORE + "WorkloadReference", "po"]],
+    CORE + "WorkloadReference": [[1, "name", "one", "string", ""], [2, "podGroup", "one", "string", ""],
+                                 [3, "podGroupReplicaKey", "one", "string", "o"]],
+    CORE + "VolumeProjection": [[6, "podCertificate", "one", CORE + "PodCertificateProjection", "po"]],
+    CORE + "PodCertificateProjection": [
+        [1, "signerName", "one", "string", "o"], [2, "keyType", "one", "string", "o"],
+        [3, "maxExpirationSeconds", "one", "int", "po"], [4, "credentialBundlePath", "one", "string", "o"],
+        [5, "keyPath", "one", "string", "o"], [6, "certificateChainPath", "one", "string", "o"],
+        [7, "userAnnotations", "map", "string", "o"]],
+    CORE + "NodeStatus": [[14, "declaredFeatures", "list", "string", "o"]],
+    CORE + "PodStatus": [[18, "extendedResourceClaimStatus", "one", CORE + "PodExtendedResourceClaimStatus", "po"],
+                         [20, "resources", "one", CORE + "ResourceRequirements", "po"]],
+    CORE + "PodExtendedResourceClaimStatus": [
+        [1, "requestMappings", "list", CORE + "ContainerExtendedResourceRequest", ""],
+        [2, "resourceClaimName", "one", "string", ""]],
+    CORE + "ContainerExtendedResourceRequest": [[1, "containerName", "one", "string", ""],
+                                                [2, "resourceName", "one", "string", ""],
+                                                [3, "requestName", "one", "string", ""]],
+    "k8s.io/api/storage/v1.CSIDriverSpec": [[10, "serviceAccountTokenInSecrets", "one", "bool", "po"]],
+}
+for q, rows in NEWER.items():
+    known = {it[0] for it in types.setdefault(q, [])}
+    types[q] += [it for it in rows if it[0] not in known]
 version = json.loads(subprocess.check_output([path, "version", "--client", "-o", "json"]))
 version = version["clientVersion"]["gitVersion"]
 text = json.dumps({"version": version, "types": dict(sorted(types.items()))}, separators=(",", ":"))

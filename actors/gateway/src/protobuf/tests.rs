@@ -143,6 +143,17 @@ fn what_cannot_be_read_says_what_it_is() {
 }
 
 #[test]
+fn every_type_that_a_field_names_is_there() {
+    for (name, fields) in TYPES.iter() {
+        for field in fields.values() {
+            if let Form::Message(inner) = &field.form {
+                assert!(TYPES.contains_key(inner), "{name} has a {inner}");
+            }
+        }
+    }
+}
+
+#[test]
 fn every_registered_kind_can_be_read() {
     for kind in kactor_objects::registry::registry().iter() {
         let found = type_name(&kind.api_version(), kind.kind);
