@@ -39,8 +39,10 @@ impl Hierarchy {
             match about.as_slice() {
                 ["cgroup", _, options] => {
                     let names = options.split(',').filter(|it| !matches!(*it, "rw" | "ro"));
-                    let names: Vec<String> =
-                        names.filter(|it| !it.contains('=') && *it != "xattr").map(str::to_owned).collect();
+                    let names: Vec<String> = names
+                        .filter(|it| !it.contains('=') && *it != "xattr")
+                        .map(str::to_owned)
+                        .collect();
                     if !names.is_empty() {
                         v1.push((names, PathBuf::from(path)));
                     }
@@ -91,7 +93,9 @@ impl Hierarchy {
             Hierarchy::V2(_) => v2_rows(limits),
         };
         rows.into_iter()
-            .filter_map(|(controller, file, text)| Some((self.dir(controller, path)?.join(file), text)))
+            .filter_map(|(controller, file, text)| {
+                Some((self.dir(controller, path)?.join(file), text))
+            })
             .collect()
     }
 
@@ -330,7 +334,10 @@ mod tests {
         assert_eq!(read(pod.join("cpu.max")), "50000 100000");
         assert_eq!(read(pod.join("memory.max")), "67108864");
         assert_eq!(read(pod.join("pids.max")), "100");
-        assert_eq!(read(root.path().join("kactor-test/cgroup.subtree_control")), "+cpu +memory +pids");
+        assert_eq!(
+            read(root.path().join("kactor-test/cgroup.subtree_control")),
+            "+cpu +memory +pids"
+        );
         assert_eq!(read(pod.join("cgroup.subtree_control")), "+cpu +memory +pids");
         fs::create_dir(pod.join("web.0")).unwrap();
         fs::write(pod.join("web.0/cgroup.procs"), "12\n13\n").unwrap();

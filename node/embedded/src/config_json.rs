@@ -54,14 +54,35 @@ pub const DRIVER: &str = "embedded";
 
 /// Docker's default set.
 const DEFAULT_CAPABILITIES: &[&str] = &[
-    "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE",
-    "NET_RAW", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT",
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "NET_RAW",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
 ];
 
 const MASKED: &[&str] = &[
-    "/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys",
-    "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug",
-    "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap",
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
 ];
 
 const READ_ONLY: &[&str] =
@@ -148,12 +169,13 @@ fn capabilities(
         if name.starts_with("CAP_") { name } else { format!("CAP_{name}") }
     };
     let is_all = |list: &[String]| list.iter().any(|it| it.eq_ignore_ascii_case("ALL"));
-    let mut set: BTreeSet<String> = match (is_all(&security.capabilities.add), is_all(&security.capabilities.drop)) {
-        (true, false) => bounding.clone(),
-        (false, true) => BTreeSet::new(),
-        (true, true) => BTreeSet::new(), // Dropping wins, as in containerd.
-        (false, false) => DEFAULT_CAPABILITIES.iter().map(|it| full(it)).collect(),
-    };
+    let mut set: BTreeSet<String> =
+        match (is_all(&security.capabilities.add), is_all(&security.capabilities.drop)) {
+            (true, false) => bounding.clone(),
+            (false, true) => BTreeSet::new(),
+            (true, true) => BTreeSet::new(), // Dropping wins, as in containerd.
+            (false, false) => DEFAULT_CAPABILITIES.iter().map(|it| full(it)).collect(),
+        };
     for name in security.capabilities.add.iter().filter(|it| !it.eq_ignore_ascii_case("ALL")) {
         let name = full(name);
         if !bounding.contains(&name) {
@@ -261,12 +283,19 @@ fn mounts(it: &Prepared<'_>) -> Result<Vec<Value>, DriverError> {
         mount("/dev/mqueue", "mqueue", "mqueue", &common),
     ];
     // A new sysfs shows the network namespace's devices; the host's own one cannot be mounted anew everywhere.
-    list.push(mount("/sys", "sysfs", "sysfs", &if privileged { with(&["rw"]) } else { with(&["ro"]) }));
+    list.push(mount(
+        "/sys",
+        "sysfs",
+        "sysfs",
+        &if privileged { with(&["rw"]) } else { with(&["ro"]) },
+    ));
     list.push(json!({
         "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
         "options": ["nosuid", "noexec", "nodev", "relatime", access],
     }));
-    let asked = |target: &str| it.container.mounts.iter().any(|it| it.target.trim_end_matches('/') == target);
+    let asked = |target: &str| {
+        it.container.mounts.iter().any(|it| it.target.trim_end_matches('/') == target)
+    };
     list.retain(|it| !asked(it["destination"].as_str().unwrap_or_default()));
     if !asked("/dev/shm") {
         let shm = it.shm.display().to_string();
@@ -279,7 +308,9 @@ fn mounts(it: &Prepared<'_>) -> Result<Vec<Value>, DriverError> {
 }
 
 fn one_mount(asked: &kactor_drivers::Mount) -> Result<Value, DriverError> {
-    if !asked.target.starts_with('/') || Path::new(&asked.target).components().any(|it| it.as_os_str() == "..") {
+    if !asked.target.starts_with('/')
+        || Path::new(&asked.target).components().any(|it| it.as_os_str() == "..")
+    {
         let why = format!("{:?} is no absolute path without ..", asked.target);
         return Err(DriverError::Invalid { field: "volumeMounts[].mountPath", why });
     }

@@ -88,7 +88,8 @@ impl EmbeddedDriver {
     pub fn start(config: EmbeddedConfig, env: Env) -> Result<Self, DriverError> {
         // SAFETY: geteuid has no preconditions.
         if unsafe { libc::geteuid() } != 0 {
-            let why = "the embedded driver needs root: start kactor as root, or with --runtime hollow";
+            let why =
+                "the embedded driver needs root: start kactor as root, or with --runtime hollow";
             return Err(DriverError::Runtime { doing: "starting".to_owned(), why: why.to_owned() });
         }
         let io = |doing: &str, it| DriverError::io(doing.to_owned(), it);
@@ -104,8 +105,8 @@ impl EmbeddedDriver {
         }
         let sealed = SealedProgram::copy(&config.shim.program)
             .map_err(|it| io("copying the shim's program", it))?;
-        let bounding = prepare::bounding_capabilities()
-            .map_err(|it| io("reading our capabilities", it))?;
+        let bounding =
+            prepare::bounding_capabilities().map_err(|it| io("reading our capabilities", it))?;
         let driver = Self {
             inner: Arc::new(Inner {
                 instance: config.instance,
@@ -168,7 +169,10 @@ impl EmbeddedDriver {
                 };
             }
             if let Ok(why) = std::fs::read_to_string(pod.shim_error()) {
-                return Err(DriverError::Runtime { doing: "starting the pod's shim".to_owned(), why });
+                return Err(DriverError::Runtime {
+                    doing: "starting the pod's shim".to_owned(),
+                    why,
+                });
             }
             self.inner.env.sleep(SHIM_START_PAUSE).await;
         }
@@ -381,7 +385,8 @@ impl Driver for EmbeddedDriver {
         if !grace.is_zero() {
             let wanted = id.clone();
             let signal = self.blocking(move |inner| inner.stop_signal(&wanted)).await?;
-            let kill = Request::Kill { container: container.clone(), signal, scope: KillScope::First };
+            let kill =
+                Request::Kill { container: container.clone(), signal, scope: KillScope::First };
             self.ask(id, kill).await?;
             if self.wait(id, grace).await? {
                 return Ok(());

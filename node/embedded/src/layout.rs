@@ -122,7 +122,10 @@ impl ContainerLayout {
 }
 
 /// Refuses ids that are no single harmless folder name.
-pub fn check_names(sandbox: &SandboxId, container: Option<&ContainerId>) -> Result<(), DriverError> {
+pub fn check_names(
+    sandbox: &SandboxId,
+    container: Option<&ContainerId>,
+) -> Result<(), DriverError> {
     if !is_name(&sandbox.0, 128) {
         let why = format!("{:?} is no uid", sandbox.0);
         return Err(DriverError::Invalid { field: "metadata.uid", why });

@@ -161,12 +161,26 @@ pub enum KillScope {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "snake_case")]
 pub enum Reply {
-    Hello { version: u32, pid: u32 },
+    Hello {
+        version: u32,
+        pid: u32,
+    },
     Done,
     /// The descriptors that come with it, in this order.
-    Streams { stdin: bool, stdout: bool, stderr: bool, terminal: bool },
-    Exited { container: String, exit: Exit },
-    Refused { kind: RefusedKind, why: String },
+    Streams {
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+        terminal: bool,
+    },
+    Exited {
+        container: String,
+        exit: Exit,
+    },
+    Refused {
+        kind: RefusedKind,
+        why: String,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

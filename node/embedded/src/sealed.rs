@@ -22,7 +22,8 @@ impl SealedProgram {
     pub fn copy(path: &Path) -> io::Result<Self> {
         let mut bytes = Vec::new();
         File::open(path)?.read_to_end(&mut bytes)?;
-        let linkage = elf::linkage(&path.display().to_string(), &bytes).map_err(io::Error::other)?;
+        let linkage =
+            elf::linkage(&path.display().to_string(), &bytes).map_err(io::Error::other)?;
         let loaded = usize::try_from(linkage.loaded_bytes).unwrap_or(usize::MAX).min(bytes.len());
         bytes.truncate(loaded);
         forget_sections(&mut bytes);
@@ -76,7 +77,8 @@ mod tests {
     #[test]
     fn the_copy_runs_and_cannot_be_written() {
         let sealed = SealedProgram::copy(Path::new("/bin/sh")).unwrap();
-        let said = std::process::Command::new(sealed.path()).args(["-c", "echo hi"]).output().unwrap();
+        let said =
+            std::process::Command::new(sealed.path()).args(["-c", "echo hi"]).output().unwrap();
         assert_eq!(said.stdout, b"hi\n");
         let written = std::fs::OpenOptions::new()
             .write(true)

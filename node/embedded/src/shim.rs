@@ -262,7 +262,9 @@ impl Shim {
                 return Ok(());
             }
             if Some(pid) == self.pause {
-                return Err(io::Error::other("the pause process ended, and all of the pod with it"));
+                return Err(io::Error::other(
+                    "the pause process ended, and all of the pod with it",
+                ));
             }
             if let Some(client) = self.execs.remove(&pid) {
                 let exit = exit_of(status);

@@ -26,7 +26,8 @@ pub fn identity(root: &Path, image_user: &str, wanted: &Security) -> Result<Iden
         .map_err(|it| DriverError::io(format!("opening {}", root.display()), it))?;
     let read = |path: &str| {
         let bytes = rooted.read(Path::new(path), PASSWD_BYTES_MAX);
-        let bytes = bytes.map_err(|it| DriverError::io(format!("reading the image's /{path}"), it))?;
+        let bytes =
+            bytes.map_err(|it| DriverError::io(format!("reading the image's /{path}"), it))?;
         Ok(String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned())
     };
     decide(&read("etc/passwd")?, &read("etc/group")?, image_user, wanted)

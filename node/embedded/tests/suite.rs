@@ -36,8 +36,8 @@ fn busybox_image(store: &ImageStore) {
         mode: 0o777,
     };
     let names = [
-        "sh", "cat", "sleep", "tail", "id", "hostname", "stty", "tty", "touch", "df", "grep", "sed",
-        "cut", "ps", "readlink", "unshare", "true",
+        "sh", "cat", "sleep", "tail", "id", "hostname", "stty", "tty", "touch", "df", "grep",
+        "sed", "cut", "ps", "readlink", "unshare", "true",
     ];
     let mut entries: Vec<Entry> = names.into_iter().map(link).collect();
     entries.push(Entry {

@@ -26,9 +26,8 @@ pub(super) async fn env_and_user(stage: &Stage<'_>) -> Checked {
     spec.security.run_as_group = Some(2345);
     spec.security.supplemental_groups = vec![3456];
     let lines = stage.lines_in(&stage.pod(), &spec).await?;
-    let wanted = [
-        "hello world", "/made/for/it", "1234", "2345", "2345 3456", "suite-pod", "zero first arg",
-    ];
+    let wanted =
+        ["hello world", "/made/for/it", "1234", "2345", "2345 3456", "suite-pod", "zero first arg"];
     check_lines(&lines, &wanted)
 }
 
@@ -54,7 +53,11 @@ pub(super) async fn mounts(stage: &Stage<'_>) -> Checked {
         vec![read_only, host_mount(&ro.join("file"), "/one"), host_mount(&rw, "/rw"), memory];
     let (state, log) = stage.run(&spec).await?;
     let wanted = [
-        "from the host", "from the host", "ro is read-only", "rw is writable", "root is read-only",
+        "from the host",
+        "from the host",
+        "ro is read-only",
+        "rw is writable",
+        "root is read-only",
         "memory is bounded",
     ];
     check_lines(&lines_of(&log), &wanted).map_err(|it| format!("{it} ({state:?})"))?;
@@ -139,7 +142,8 @@ fn own(kind: &str) -> String {
 }
 
 pub(super) async fn shared_network(stage: &Stage<'_>) -> Checked {
-    let script = "readlink /proc/self/ns/net; readlink /proc/self/ns/ipc; readlink /proc/self/ns/pid";
+    let script =
+        "readlink /proc/self/ns/net; readlink /proc/self/ns/ipc; readlink /proc/self/ns/pid";
     let found = two(stage, &stage.pod(), script).await?;
     let [net, ipc, pid, net2, ipc2, pid2] = found.as_slice() else {
         return Err(format!("{found:?}"));
@@ -190,7 +194,8 @@ pub(super) async fn shared_pids(stage: &Stage<'_>) -> Checked {
 }
 
 pub(super) async fn stats(stage: &Stage<'_>) -> Checked {
-    let spec = stage.shell("main", "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; exec sleep 100000");
+    let spec =
+        stage.shell("main", "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; exec sleep 100000");
     stage.make_pod(&stage.pod()).await?;
     stage.begin(&spec).await?;
     stage

@@ -38,7 +38,8 @@ pub(super) async fn cri_log(stage: &Stage<'_>) -> Checked {
         format!("the log is {log:?}")
     })?;
     let times = log.lines().filter_map(|it| it.split(' ').next());
-    let is_nano = |it: &str| it.len() == "2016-10-06T00:17:09.669794202Z".len() && it.ends_with('Z');
+    let is_nano =
+        |it: &str| it.len() == "2016-10-06T00:17:09.669794202Z".len() && it.ends_with('Z');
     ensure(times.clone().all(is_nano), || format!("times are {:?}", times.collect::<Vec<_>>()))
 }
 
@@ -167,7 +168,9 @@ pub(super) async fn image_in_use(stage: &Stage<'_>) -> Checked {
     let spec = stage.shell("main", "exit 0");
     stage.run(&spec).await?;
     let status = stage.status(&spec.id).await?;
-    ensure(status.image_id == image.id, || format!("{} runs, {} was asked", status.image_id, image.id))?;
+    ensure(status.image_id == image.id, || {
+        format!("{} runs, {} was asked", status.image_id, image.id)
+    })?;
     match driver.remove_image(BUSYBOX_IMAGE).await {
         Err(DriverError::ImageInUse { .. }) => {}
         other => return Err(format!("removing a used image answered {other:?}")),

@@ -3,7 +3,8 @@
 use super::*;
 
 pub(super) async fn found_again(stage: &Stage<'_>) -> Checked {
-    let mut spec = stage.shell("main", "n=0; while true; do n=$((n+1)); echo tick $n; sleep 0.05; done");
+    let mut spec =
+        stage.shell("main", "n=0; while true; do n=$((n+1)); echo tick $n; sleep 0.05; done");
     spec.annotations.insert("note".to_owned(), "kept".to_owned());
     stage.make_pod(&stage.pod()).await?;
     stage.begin(&spec).await?;

@@ -124,7 +124,8 @@ pub(super) async fn exec_terminal(stage: &Stage<'_>) -> Checked {
 }
 
 pub(super) async fn attach(stage: &Stage<'_>) -> Checked {
-    let mut spec = stage.shell("main", "echo ready; while read line; do echo got $line; done; exit 6");
+    let mut spec =
+        stage.shell("main", "echo ready; while read line; do echo got $line; done; exit 6");
     spec.stdin = Stdin::Once;
     stage.make_pod(&stage.pod()).await?;
     stage.begin(&spec).await?;

@@ -27,8 +27,8 @@ impl Connection {
     pub fn open(pod: &PodLayout, id: &SandboxId) -> Result<Self, DriverError> {
         let whom = format!("the shim of pod {id}");
         let opened = open_socket(pod);
-        let stream =
-            opened.map_err(|it| DriverError::Unreachable { whom: whom.clone(), why: it.to_string() })?;
+        let stream = opened
+            .map_err(|it| DriverError::Unreachable { whom: whom.clone(), why: it.to_string() })?;
         Ok(Self { stream, inbox: Inbox::default(), whom })
     }
 
@@ -71,9 +71,9 @@ impl Connection {
         let mut sent = 0;
         while sent < bytes.len() {
             self.stream.writable().await.map_err(|it| self.broken(it))?;
-            let wrote = self.stream.try_io(Interest::WRITABLE, || {
-                send(self.stream.as_fd(), &bytes[sent..], &[])
-            });
+            let wrote = self
+                .stream
+                .try_io(Interest::WRITABLE, || send(self.stream.as_fd(), &bytes[sent..], &[]));
             match wrote {
                 Ok(n) => sent += n,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

@@ -21,8 +21,12 @@ pub fn error(reference: &str, error: ImageError) -> DriverError {
         ImageError::Fetch { why, .. } => {
             DriverError::Pull { reference, why, retry: PullRetry::Later }
         }
-        ImageError::DiskFull { .. } => DriverError::DiskFull { doing: format!("{reference}: {why}") },
-        ImageError::Io { doing, source } => DriverError::io(format!("{reference}: {doing}"), source),
+        ImageError::DiskFull { .. } => {
+            DriverError::DiskFull { doing: format!("{reference}: {why}") }
+        }
+        ImageError::Io { doing, source } => {
+            DriverError::io(format!("{reference}: {doing}"), source)
+        }
         _ => DriverError::BadImage { reference, why },
     }
 }

@@ -16,7 +16,9 @@ use kactor_images::{command, store};
 
 use super::status::{ContainerRecord, SandboxRecord, is_alive};
 use super::{Inner, images};
-use crate::config_json::{DRIVER, Device, NamespacePaths, Prepared, config_json, has_default_filter};
+use crate::config_json::{
+    DRIVER, Device, NamespacePaths, Prepared, config_json, has_default_filter,
+};
 use crate::layout::{ContainerLayout, PodLayout, container_dir_name, read_json, write_json};
 use crate::protocol::{
     ContainerLaunch, PidScope, PodLaunch, Scope, SeccompMode, StdinMode, VERSION,
@@ -73,8 +75,7 @@ impl Inner {
     pub(super) fn prepare_container(&self, spec: &ContainerSpec) -> Result<(), DriverError> {
         let pod = self.layout.pod(&spec.id.sandbox);
         let sandbox: Option<SandboxRecord> = read_json(&pod.sandbox_json());
-        let sandbox =
-            sandbox.ok_or_else(|| DriverError::NoSandbox(spec.id.sandbox.clone()))?.spec;
+        let sandbox = sandbox.ok_or_else(|| DriverError::NoSandbox(spec.id.sandbox.clone()))?.spec;
         if !is_alive(&pod) {
             let what = format!("sandbox {}", spec.id.sandbox);
             return Err(DriverError::WrongState { what, state: "lost", wanted: "ready" });
@@ -274,7 +275,8 @@ fn signal_number(name: Option<&str>) -> Result<i32, DriverError> {
     let short = upper.strip_prefix("SIG").unwrap_or(&upper);
     let realtime = || {
         let offset = short.strip_prefix("RTMIN")?;
-        let offset: i32 = if offset.is_empty() { 0 } else { offset.strip_prefix('+')?.parse().ok()? };
+        let offset: i32 =
+            if offset.is_empty() { 0 } else { offset.strip_prefix('+')?.parse().ok()? };
         (0..=30).contains(&offset).then(|| libc::SIGRTMIN() + offset)
     };
     let by_name = NAMES.iter().find(|(it, _)| *it == short).map(|(_, number)| *number);
@@ -288,12 +290,47 @@ fn signal_number(name: Option<&str>) -> Result<i32, DriverError> {
 /// Names with `CAP_` that this process has in its bounding set.
 pub fn bounding_capabilities() -> io::Result<BTreeSet<String>> {
     const NAMES: [&str; 41] = [
-        "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID",
-        "SETPCAP", "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW",
-        "IPC_LOCK", "IPC_OWNER", "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT",
-        "SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD",
-        "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG",
-        "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF", "CHECKPOINT_RESTORE",
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "DAC_READ_SEARCH",
+        "FOWNER",
+        "FSETID",
+        "KILL",
+        "SETGID",
+        "SETUID",
+        "SETPCAP",
+        "LINUX_IMMUTABLE",
+        "NET_BIND_SERVICE",
+        "NET_BROADCAST",
+        "NET_ADMIN",
+        "NET_RAW",
+        "IPC_LOCK",
+        "IPC_OWNER",
+        "SYS_MODULE",
+        "SYS_RAWIO",
+        "SYS_CHROOT",
+        "SYS_PTRACE",
+        "SYS_PACCT",
+        "SYS_ADMIN",
+        "SYS_BOOT",
+        "SYS_NICE",
+        "SYS_RESOURCE",
+        "SYS_TIME",
+        "SYS_TTY_CONFIG",
+        "MKNOD",
+        "LEASE",
+        "AUDIT_WRITE",
+        "AUDIT_CONTROL",
+        "SETFCAP",
+        "MAC_OVERRIDE",
+        "MAC_ADMIN",
+        "SYSLOG",
+        "WAKE_ALARM",
+        "BLOCK_SUSPEND",
+        "AUDIT_READ",
+        "PERFMON",
+        "BPF",
+        "CHECKPOINT_RESTORE",
     ];
     let status = fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|it| it.strip_prefix("CapBnd:"));

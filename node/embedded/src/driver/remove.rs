@@ -67,7 +67,10 @@ fn remove_pod(
     }
     if is_alive(pod) {
         let limit_ms = (PAUSE * TRIES).as_millis() as u64;
-        return Err(DriverError::Timeout { doing: format!("ending the shim of pod {id}"), limit_ms });
+        return Err(DriverError::Timeout {
+            doing: format!("ending the shim of pod {id}"),
+            limit_ms,
+        });
     }
     for entry in fs::read_dir(pod.containers()).into_iter().flatten().flatten() {
         remove_container_dir(&ContainerLayout::new(entry.path()))?;
@@ -95,7 +98,9 @@ fn end_group(hierarchy: &Hierarchy, path: &str) -> Result<(), DriverError> {
                 Ok(()) => return Ok(()),
                 // The last process has left it, but not quite.
                 Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
-                Err(error) => return Err(DriverError::io(format!("removing cgroup {path}"), error)),
+                Err(error) => {
+                    return Err(DriverError::io(format!("removing cgroup {path}"), error));
+                }
             }
         }
         for pid in pids.into_iter().filter(|it| *it > 1) {

@@ -69,7 +69,10 @@ impl Inner {
         }))
     }
 
-    pub(super) fn container(&self, id: &ContainerId) -> Result<Option<ContainerStatus>, DriverError> {
+    pub(super) fn container(
+        &self,
+        id: &ContainerId,
+    ) -> Result<Option<ContainerStatus>, DriverError> {
         let pod = self.layout.pod(&id.sandbox);
         Ok(container_status(&pod.container(id), is_alive(&pod)))
     }
@@ -182,7 +185,8 @@ mod tests {
         assert_eq!(reason(&ran(exit(0, false)), true), ExitReason::Completed);
         assert_eq!(reason(&ran(exit(3, false)), true), ExitReason::Error);
         assert_eq!(reason(&ran(exit(137, true)), false), ExitReason::OomKilled);
-        let failed = Record { failed: Some("no".to_owned()), exit: exit(128, false), ..Record::default() };
+        let failed =
+            Record { failed: Some("no".to_owned()), exit: exit(128, false), ..Record::default() };
         assert_eq!(reason(&failed, true), ExitReason::StartFailed);
     }
 

@@ -26,8 +26,7 @@ fn golden_requests() {
         Request::RotateLog { container: "web.0".to_owned() },
         Request::Forget { container: "web.0".to_owned() },
     ];
-    let lines: Vec<String> =
-        requests.iter().map(|it| serde_json::to_string(it).unwrap()).collect();
+    let lines: Vec<String> = requests.iter().map(|it| serde_json::to_string(it).unwrap()).collect();
     expect![[r#"
         {"op":"hello"}
         {"op":"start","container":"web.0"}

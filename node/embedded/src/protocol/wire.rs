@@ -89,12 +89,15 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], with: &[BorrowedFd<'_>]) -> io
         }
     }
     // SAFETY: `message` points to buffers that outlive the call.
-    let n =
-        unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) };
+    let n = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) };
     usize::try_from(n).map_err(|_| io::Error::last_os_error())
 }
 
-fn receive(socket: RawFd, out: &mut [u8], descriptors: &mut VecDeque<OwnedFd>) -> io::Result<usize> {
+fn receive(
+    socket: RawFd,
+    out: &mut [u8],
+    descriptors: &mut VecDeque<OwnedFd>,
+) -> io::Result<usize> {
     let mut control = [0_u64; CONTROL_WORDS];
     let mut part = libc::iovec { iov_base: out.as_mut_ptr().cast(), iov_len: out.len() };
     // SAFETY: msghdr is plain pointers and integers; all that matter are set below.

@@ -131,7 +131,8 @@ impl Container {
                     .with_stderr(stdio.stderr);
             }
         }
-        let built = builder.as_init(self.layout.bundle()).with_systemd(false).with_detach(true).build();
+        let built =
+            builder.as_init(self.layout.bundle()).with_systemd(false).with_detach(true).build();
         let mut built = built.map_err(|it| chain(&it))?;
         if let Some(console) = console {
             let master = console.master().map_err(said)?;

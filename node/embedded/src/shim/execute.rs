@@ -42,7 +42,8 @@ impl Executor for Execute {
         if self.seccomp == SeccompMode::Default {
             let held = process.and_then(|it| it.capabilities().as_ref());
             let held = held.and_then(|it| it.bounding().as_ref());
-            let held = held.map(|it| it.iter().map(|it| it.to_string()).collect()).unwrap_or_default();
+            let held =
+                held.map(|it| it.iter().map(|it| it.to_string()).collect()).unwrap_or_default();
             let failed = |it| ExecutorError::Other(format!("installing the seccomp filter: {it}"));
             seccomp::install(&held).map_err(failed)?;
         }
@@ -102,7 +103,8 @@ fn executable(path: PathBuf) -> Result<PathBuf, &'static str> {
     if about.is_dir() {
         return Err("is a directory");
     }
-    let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| "no such file or directory")?;
+    let name =
+        CString::new(path.as_os_str().as_bytes()).map_err(|_| "no such file or directory")?;
     // SAFETY: the name is NUL-terminated. AT_EACCESS: the effective ids are what counts at exec.
     match unsafe { libc::faccessat(libc::AT_FDCWD, name.as_ptr(), libc::X_OK, libc::AT_EACCESS) } {
         0 => Ok(path),

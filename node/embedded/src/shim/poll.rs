@@ -83,5 +83,6 @@ pub fn child_signals() -> io::Result<OwnedFd> {
 pub fn drain(signals: &OwnedFd) {
     let mut buffer = [0_u8; 1024];
     // SAFETY: the buffer is writable and its length is given.
-    while unsafe { libc::read(signals.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) } > 0 {}
+    while unsafe { libc::read(signals.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) } > 0 {
+    }
 }

@@ -62,8 +62,8 @@ fn start(shim: &mut Shim, name: &str) -> Result<(), Refusal> {
     }
     let layout = shim.container_layout(name);
     let launch: Option<ContainerLaunch> = read_json(&layout.launch_json());
-    let launch = launch
-        .ok_or_else(|| (RefusedKind::NoContainer, format!("{name} has no launch.json")))?;
+    let launch =
+        launch.ok_or_else(|| (RefusedKind::NoContainer, format!("{name} has no launch.json")))?;
     if shim.containers.contains_key(name) || earlier_record(&layout).is_some() {
         return Err((RefusedKind::AlreadyStarted, format!("{name} was started before")));
     }
@@ -216,11 +216,7 @@ fn try_exec(shim: &mut Shim, request: Request) -> Result<(i32, Reply, Vec<OwnedF
         }
         descriptors.push(master);
     }
-    let reply = Reply::Streams {
-        stdin: stdin || terminal,
-        stdout: !terminal,
-        stderr: !terminal,
-        terminal,
-    };
+    let reply =
+        Reply::Streams { stdin: stdin || terminal, stdout: !terminal, stderr: !terminal, terminal };
     Ok((pid.as_raw(), reply, descriptors))
 }
