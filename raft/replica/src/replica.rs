@@ -166,9 +166,19 @@ impl Replica {
         }
     }
 
-    /// Makes what is applied durable outside the log, so that the next start has nothing to replay.
+    /// Makes what is applied now durable outside the log, so that the log below it can be purged.
     pub async fn checkpoint(&self) -> Result<(), ProposeError> {
-        self.log.raft.trigger().snapshot().await.map_err(|_| ProposeError::Stopped)
+        let goal = self.log.table.read().applied_index();
+        let mut metrics = self.log.raft.metrics();
+        loop {
+            // One that is under way swallows the request: asked again when it is done.
+            self.log.raft.trigger().snapshot().await.map_err(|_| ProposeError::Stopped)?;
+            let done = metrics.borrow_watched().snapshot.map(|it| it.index);
+            if done.is_some_and(|done| done >= goal) {
+                return Ok(());
+            }
+            metrics.changed().await.map_err(|_| ProposeError::Stopped)?;
+        }
     }
 
     /// Ends this replica's part in the cluster; the process may go on.

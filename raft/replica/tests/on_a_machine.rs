@@ -35,12 +35,7 @@ fn put(name: &str, body: Vec<u8>) -> Write {
     Write::Put {
         key: Key::new("", "configmaps", "default", name).unwrap(),
         precondition: Precondition::None,
-        value: Value {
-            storage_version: 1,
-            flags: 0,
-            uid: Uid::from("u"),
-            body: Bytes::from(body),
-        },
+        value: Value { storage_version: 1, flags: 0, uid: Uid::from("u"), body: Bytes::from(body) },
         expires_at: None,
     }
 }
@@ -106,7 +101,8 @@ fn disk_use_stays_bounded_under_churn() {
             let mut most = 0;
             for round in 0..12_u8 {
                 for nth in 0..40 {
-                    write(&env, replica.store(), &format!("a{nth}"), vec![b'a' + round; 250_000]).await;
+                    write(&env, replica.store(), &format!("a{nth}"), vec![b'a' + round; 250_000])
+                        .await;
                 }
                 compact_and_checkpoint(&env, &replica).await;
                 most = most.max(bytes_under(folder.path()));
@@ -116,7 +112,7 @@ fn disk_use_stays_bounded_under_churn() {
             (most, live)
         })
         .unwrap();
-    // 120 MB went through it. The constant: journal segments with their spares, and sled's slack with one rewrite.
+    // 120 MB went through it. The constant: journal segments with their spares, sled's slack, and one rewrite.
     println!("live {live} bytes, most on disk {most} bytes");
     assert!(most <= 3 * live + (160 << 20), "{most} bytes on disk for {live} live ones");
 }

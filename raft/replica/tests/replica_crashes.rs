@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -140,8 +141,10 @@ fn crash_and_restart(seed: u64) -> u64 {
             }
             world.sleep(Duration::from_millis(20 + chance.below(200))).await;
             if chance.happens(50) {
-                replica.checkpoint().await.unwrap();
-                world.sleep(Duration::from_millis(chance.below(20))).await;
+                // The power may fail before, while or after it is written.
+                let pause = world.sleep(Duration::from_millis(chance.below(20)));
+                let (checkpoint, pause) = (pin!(replica.checkpoint()), pin!(pause));
+                futures::future::select(checkpoint, pause).await;
             }
             host.crash().await;
             drop(replica);
