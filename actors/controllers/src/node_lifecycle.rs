@@ -162,7 +162,7 @@ fn plan_taints(plan: &mut Plan, node: &Node, now: Timestamp) {
         return;
     }
     let wanted = wanted_taints(node);
-    let is_wanted = |key: &str, effect| wanted.iter().any(|it| *it == (key, effect));
+    let is_wanted = |key: &str, effect| wanted.contains(&(key, effect));
     let mut taints: Vec<Value> = Vec::new();
     let mut is_changed = false;
     for taint in &node.taints {

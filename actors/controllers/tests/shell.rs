@@ -3,6 +3,8 @@
 //! Tests wait for what they expect and assert no time. Nobody runs Pods here; where a test needs a ready Pod it plays
 //! the node's part.
 
+#![expect(clippy::unwrap_used, reason = "a test world that cannot be built is a failed test")]
+
 use std::sync::Arc;
 use std::time::Duration;
 
