@@ -343,9 +343,9 @@ fn propagation_of_root(it: &Prepared<'_>) -> &'static str {
         Propagation::Bidirectional => 2,
     });
     match strongest {
-        Some(Propagation::Bidirectional) => "rshared",
-        Some(Propagation::HostToContainer) => "rslave",
-        _ => "rprivate",
+        Some(Propagation::Bidirectional) => "shared",
+        Some(Propagation::HostToContainer) => "slave",
+        _ => "private",
     }
 }
 

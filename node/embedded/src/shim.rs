@@ -25,6 +25,7 @@ use crate::protocol::{Exit, PodLaunch, RefusedKind, Reply, Request, VERSION};
 
 mod console;
 mod container;
+mod errors;
 mod execute;
 mod log;
 mod namespaces;
@@ -102,6 +103,7 @@ fn context(doing: impl std::fmt::Display) -> impl FnOnce(io::Error) -> io::Error
 impl Shim {
     fn begin(dir: &Path) -> io::Result<Self> {
         end_on_panic();
+        errors::keep();
         let lock = File::create(dir.join("shim.lock")).map_err(context("making the lock"))?;
         take(&lock)?;
         let launch: PodLaunch = read_json(&dir.join("shim.json"))

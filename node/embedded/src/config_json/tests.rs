@@ -120,7 +120,7 @@ fn limits_and_mounts_arrive() {
     assert_eq!(resources["cpu"], json!({"shares": 2, "quota": 20_000, "period": 100_000}));
     assert_eq!(resources["memory"], json!({"limit": 1 << 20}));
     assert_eq!(document["root"]["readonly"], true);
-    assert_eq!(document["linux"]["rootfsPropagation"], "rslave");
+    assert_eq!(document["linux"]["rootfsPropagation"], "slave");
     let mounts = document["mounts"].as_array().unwrap();
     let at = |target: &str| mounts.iter().filter(|it| it["destination"] == target).count();
     assert_eq!((at("/v"), at("/dev/shm")), (1, 1));

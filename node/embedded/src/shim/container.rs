@@ -12,6 +12,7 @@ use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 
 use super::console::Console;
+use super::errors;
 use super::execute::Execute;
 use super::log::{Line, Log};
 use super::poll::{PollSet, Ready, has_room};
@@ -101,9 +102,11 @@ impl Container {
             stdin: None,
             attached: Vec::new(),
         };
+        errors::clear();
         match container.run(console) {
             Ok(()) => Ok(container),
             Err(why) => {
+                let why = with_account(why);
                 let exit = Exit { finished_ms: now_ms(), code: 128, ..Exit::default() };
                 container.record.failed = Some(why.clone());
                 container.record.exit = Some(exit.clone());
@@ -402,6 +405,14 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         source = it.source();
     }
     text
+}
+
+/// The last of an error's chain, with what was logged on the way to it.
+pub fn with_account(why: String) -> String {
+    match errors::account() {
+        account if account.is_empty() => why,
+        account => format!("{why} ({account})"),
+    }
 }
 
 /// A container that this shim was told of before: whether it ran.

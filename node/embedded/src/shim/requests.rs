@@ -9,7 +9,8 @@ use libcontainer::syscall::syscall::SyscallType;
 use serde_json::{Value, json};
 
 use super::console::{self, Console};
-use super::container::{Container, chain, earlier_record};
+use super::container::{Container, chain, earlier_record, with_account};
+use super::errors;
 use super::execute::Execute;
 use super::{Shim, Waits, pipe};
 use crate::layout::{read_json, write_json};
@@ -206,9 +207,10 @@ fn try_exec(shim: &mut Shim, request: Request) -> Result<(i32, Reply, Vec<OwnedF
         descriptors.extend([stdout, stderr]);
         builder = builder.with_stdin(theirs).with_stdout(stdout_to).with_stderr(stderr_to);
     }
+    errors::clear();
     let built = builder.as_tenant().with_detach(true).with_process(Some(&file)).build();
     let _ = std::fs::remove_file(&file); // Else it goes with the pod.
-    let pid = built.map_err(|it| (RefusedKind::Start, chain(&it)))?;
+    let pid = built.map_err(|it| (RefusedKind::Start, with_account(chain(&it))))?;
     if let Some(console) = console {
         let master = console.master().map_err(failed)?;
         if columns > 0 && rows > 0 {
