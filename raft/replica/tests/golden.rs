@@ -2,6 +2,8 @@
 //!
 //! A new variant gets a new file: run with `UPDATE_GOLDEN=1`, which writes missing files and touches no other.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, where a panic is the failure")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 

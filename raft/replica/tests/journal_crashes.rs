@@ -1,5 +1,7 @@
 //! The journal under a disk that loses, tears and refuses: what was acknowledged is there, what was not may be.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, where a panic is the failure")]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

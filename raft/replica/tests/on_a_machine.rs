@@ -1,5 +1,7 @@
 //! The replica on the machine's own disk: sled, the lock, snapshots to files.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, where a panic is the failure")]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;

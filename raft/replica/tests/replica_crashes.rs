@@ -3,6 +3,8 @@
 //! Asserted after every restart: no acknowledged write is lost, no revision is given twice, and the state's indexes
 //! and checksums are those of its objects.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, where a panic is the failure")]
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::pin::pin;

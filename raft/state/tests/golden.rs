@@ -2,6 +2,8 @@
 //!
 //! A file here is never changed. A new variant gets a new file: `UPDATE_GOLDEN=1` writes missing files, no other.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, where a panic is the failure")]
+
 use std::path::Path;
 
 use bytes::Bytes;

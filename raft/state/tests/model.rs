@@ -1,5 +1,7 @@
 //! The table against a naive model: a list of whole states, one per revision.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, where a panic is the failure")]
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -12,7 +14,8 @@ use kactor_state::{
 use proptest::prelude::*;
 
 fn key(nth: u8) -> Key {
-    Key::new("", if nth % 2 == 0 { "pods" } else { "nodes" }, "ns", &format!("k{nth}")).unwrap()
+    Key::new("", if nth.is_multiple_of(2) { "pods" } else { "nodes" }, "ns", &format!("k{nth}"))
+        .unwrap()
 }
 
 fn precondition() -> impl Strategy<Value = Precondition> {

@@ -1,3 +1,5 @@
+//! The journal-backed log against openraft's own suite for log storage.
+
 use std::sync::Arc;
 
 use kactor_runtime::env::Env;
