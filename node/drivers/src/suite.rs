@@ -28,6 +28,9 @@ mod streams;
 /// The name under which the test's image is imported.
 pub const BUSYBOX_IMAGE: &str = "docker.io/kactor/busybox:test";
 
+/// Looks for traces of a pod's uid on the machine.
+pub type Leftovers = Box<dyn Fn(&str) -> Vec<String> + Send + Sync>;
+
 /// A driver under test.
 pub struct Subject {
     pub driver: Arc<dyn Driver>,
@@ -37,7 +40,7 @@ pub struct Subject {
     /// A new driver over the same state, as after a restart of the agent.
     pub restart: Box<dyn Fn() -> Arc<dyn Driver> + Send + Sync>,
     /// What is still on the machine of a pod's uid, for people to read.
-    pub leftovers: Box<dyn Fn(&str) -> Vec<String> + Send + Sync>,
+    pub leftovers: Leftovers,
     /// Cases that this driver pretends, with the reason.
     pub pretends: BTreeMap<&'static str, &'static str>,
 }

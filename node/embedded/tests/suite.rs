@@ -1,12 +1,11 @@
 //! The embedded driver through the suite of all drivers, with busybox-static in a root file system of its own.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kactor_drivers::suite::{self, BUSYBOX_IMAGE, Subject};
-use kactor_drivers::{Driver, ImageConfig};
+use kactor_drivers::{Driver, ImageConfig, SandboxSpec};
 use kactor_embedded::{EmbeddedConfig, EmbeddedDriver, ShimProgram};
 use kactor_images::build::{Content, Entry, image_from_files};
 use kactor_images::{ImageStore, Limits};
@@ -50,20 +49,21 @@ fn busybox_image(store: &ImageStore) {
         content: Content::Bytes(b"root:x:0:0:root:/root:/bin/sh\n".to_vec()),
         mode: 0o644,
     });
-    image_from_files(store, BUSYBOX_IMAGE, &entries, &ImageConfig::default()).unwrap();
+    image_from_files(store, BUSYBOX_IMAGE, &entries, &ImageConfig::default())
+        .expect("busybox is packed");
 }
 
 /// Everything on this machine that carries the pod's uid.
 fn leftovers(uid: &str, dirs: &[PathBuf]) -> Vec<String> {
     let mut left = Vec::new();
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("Linux has it");
     left.extend(mounts.lines().filter(|it| it.contains(uid)).map(str::to_owned));
     for dir in dirs {
         if dir.join(uid).exists() {
             left.push(dir.join(uid).display().to_string());
         }
     }
-    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+    for entry in std::fs::read_dir("/proc").expect("Linux has it").flatten() {
         let groups = std::fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
         if groups.contains(uid) {
             left.push(format!("process {}", entry.path().display()));
@@ -84,6 +84,17 @@ fn cgroups_with(dir: &Path, text: &str) -> Vec<String> {
         }
     }
     found
+}
+
+/// Printed beside the table: each pod pays for one.
+fn private_kb_of_shim(instance: &str) -> Option<u64> {
+    let file = format!("kactor-{instance}/kubepods/besteffort/podmemory/shim/cgroup.procs");
+    let trees = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"];
+    let pids =
+        trees.iter().find_map(|it| std::fs::read_to_string(Path::new(it).join(&file)).ok())?;
+    let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", pids.trim())).ok()?;
+    let private = rollup.lines().filter(|it| it.starts_with("Private_"));
+    Some(private.filter_map(|it| it.split_whitespace().nth(1)?.parse::<u64>().ok()).sum())
 }
 
 #[test]
@@ -119,7 +130,7 @@ fn the_embedded_driver_passes_the_suite() {
             Arc::new(EmbeddedDriver::start(config, env.clone()).unwrap()) as Arc<dyn Driver>
         }
     };
-    let report = machine
+    let (report, shim_memory) = machine
         .block_on(async {
             let driver = make();
             let looked_at = [state_dir.join("pods"), run_dir.join("pods")];
@@ -132,14 +143,16 @@ fn the_embedded_driver_passes_the_suite() {
                 pretends: BTreeMap::new(),
             };
             let report = suite::run(&subject).await;
+            driver.create_sandbox(&SandboxSpec::new("memory", "d", "p")).await.unwrap();
+            let shim_memory = private_kb_of_shim(&instance);
             driver.purge().await.unwrap();
-            report
+            (report, shim_memory)
         })
         .unwrap();
     eprintln!("{report}");
+    eprintln!("a shim's private memory: {} kB", shim_memory.expect("the shim was asked"));
     assert_eq!(report.failures(), 0, "{report}");
     assert!(!run_dir.exists(), "purge left {}", run_dir.display());
     let left = leftovers(&instance, &[]);
     assert!(left.is_empty(), "purge left {left:?}");
-    drop(File::open("/dev/null")); // The machine's lanes end before the temporary folder goes.
 }
