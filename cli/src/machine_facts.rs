@@ -69,9 +69,10 @@ fn architecture(machine: &str) -> &str {
     }
 }
 
-/// The addresses by which this node is known: the one it listens on, else those of its interfaces.
+/// The addresses by which this node is known: the one it listens on, else those of its interfaces. Loopback is nobody
+/// else's address, so it is only the last resort of a host without any interface.
 pub fn addresses(listen: IpAddr) -> Vec<IpAddr> {
-    if !listen.is_unspecified() {
+    if !listen.is_unspecified() && !listen.is_loopback() {
         return vec![listen];
     }
     let all = nix::ifaddrs::getifaddrs().into_iter().flatten();

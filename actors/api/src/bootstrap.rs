@@ -98,8 +98,7 @@ impl Api {
         let endpoint = self.config().endpoint;
         let address_type = if endpoint.address.is_ipv4() { "IPv4" } else { "IPv6" };
         let labels = json!({"component": "apiserver", "provider": "kubernetes"});
-        vec![
-            json!({
+        let service = json!({
                 "apiVersion": "v1", "kind": "Service",
                 "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels},
                 "spec": {
@@ -107,7 +106,13 @@ impl Api {
                     "clusterIP": self.config().service_range.first().to_string(),
                     "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": endpoint.port}],
                 },
-            }),
+        });
+        // A loopback address is no endpoint (validation refuses it): such a host has no pods that could reach it.
+        if endpoint.address.is_loopback() {
+            return vec![service];
+        }
+        vec![
+            service,
             json!({
                 "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
                 "metadata": {"name": "kubernetes", "namespace": "default",

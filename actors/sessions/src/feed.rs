@@ -8,7 +8,9 @@
 use std::time::Duration;
 
 use kactor_api::request::{Bookmarks, InitialEvents};
-use kactor_api::{Api, EventType, Form, ObjectWatch, Resource, Status, WatchEvent, WatchRequest};
+use kactor_api::{
+    Api, Caller, EventType, Form, ObjectWatch, Resource, Status, User, WatchEvent, WatchRequest,
+};
 use kactor_protocol::TraceId;
 use kactor_protocol::ids::{Revision, Uid};
 use kactor_protocol::node::{
@@ -81,7 +83,7 @@ impl FeedTask {
         let (resource, field_selector) = source(self.feed, &self.node);
         let resume = self.position.filter(|it| it.incarnation == self.incarnation);
         WatchRequest {
-            caller: caller(&self.node, TraceId::NONE),
+            caller: self.caller(),
             resource,
             label_selector: None,
             field_selector,
@@ -92,6 +94,18 @@ impl FeedTask {
             timeout_seconds: None,
             form: Form::Object,
             deadline: Deadline::after(self.api.env().monotonic(), BEGIN_MAX),
+        }
+    }
+
+    /// Pods are the node's own business; services, their endpoints and the other nodes that of its proxy, which
+    /// Kubernetes' default roles know as `system:kube-proxy` (role `system:node-proxier`).
+    fn caller(&self) -> Caller {
+        match self.feed {
+            Feed::Pods => caller(&self.node, TraceId::NONE),
+            Feed::Services | Feed::EndpointSlices | Feed::Nodes => {
+                let user = User::authenticated("system:kube-proxy", &[]);
+                Caller::internal(user, "kube-proxy", TraceId::NONE)
+            }
         }
     }
 
