@@ -274,8 +274,7 @@ fn answers(raw: &[u8], asked: &[u8], question: &Message) -> bool {
 }
 
 async fn ask_datagram(at: SocketAddr, asked: &[u8], question: &Message) -> io::Result<Vec<u8>> {
-    let any: IpAddr =
-        if at.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { [0_u16; 8].into() };
+    let any: IpAddr = if at.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { [0_u16; 8].into() };
     let socket = UdpSocket::bind(SocketAddr::new(any, 0)).await?;
     socket.connect(at).await?;
     socket.send(asked).await?;

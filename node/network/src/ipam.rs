@@ -20,7 +20,9 @@ const FIRST_POD_INDEX: u32 = 2;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IpamError {
-    #[error("the pod network {cidr} must have a prefix of {PREFIX_LEN_MIN} to {PREFIX_LEN_MAX} bits")]
+    #[error(
+        "the pod network {cidr} must have a prefix of {PREFIX_LEN_MIN} to {PREFIX_LEN_MAX} bits"
+    )]
     Size { cidr: Cidr },
     #[error(
         "all {pods} addresses of the pod network {cidr} are in use: delete pods, or give the node a larger pod CIDR"

@@ -42,7 +42,9 @@ pub enum LinkError {
     Refused { what: String, source: io::Error },
     #[error("{what}: the kernel's answer cannot be read: {why}")]
     Answer { what: String, why: String },
-    #[error("{setting} cannot be set to {value}: pods would not be reached; is /proc/sys writable?")]
+    #[error(
+        "{setting} cannot be set to {value}: pods would not be reached; is /proc/sys writable?"
+    )]
     Setting { setting: String, value: &'static str, source: io::Error },
     #[error(
         "the network {wanted} overlaps {address}/{prefix_len}, which link {link} of this host has: choose another with --pod-cidr or --service-cidr"
@@ -85,7 +87,8 @@ pub fn set_up_bridge(names: &Names, bridge: &Bridge) -> Result<(), LinkError> {
     // Without it a host that has no default route could not even address a service. The metric keeps apart
     // instances that share the network.
     let metric = Some(1000_u32.saturating_add(index));
-    let to_services = Way { to: bridge.service_cidr, via: None, source: Some(bridge.gateway), metric };
+    let to_services =
+        Way { to: bridge.service_cidr, via: None, source: Some(bridge.gateway), metric };
     route.add_route(index, &to_services)?;
     set("/proc/sys/net/ipv4/ip_forward", "1")
 }

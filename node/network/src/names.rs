@@ -50,7 +50,8 @@ impl Names {
 }
 
 fn digest(text: &str, len: usize) -> String {
-    let hex: String = Sha256::digest(text.as_bytes()).iter().map(|it| format!("{it:02x}")).collect();
+    let hex: String =
+        Sha256::digest(text.as_bytes()).iter().map(|it| format!("{it:02x}")).collect();
     hex[..len].to_owned()
 }
 

@@ -241,7 +241,10 @@ impl Network {
             let Some(rules) = self.plan() else { continue };
             if last.as_ref() != Some(&rules) {
                 if rules.left_out > 0 {
-                    tracing::warn!(left_out = rules.left_out, "too many service ports: some are not served");
+                    tracing::warn!(
+                        left_out = rules.left_out,
+                        "too many service ports: some are not served"
+                    );
                 }
                 if let Err(error) = nft::replace(&rules) {
                     let text = chain(&error);
@@ -383,28 +386,26 @@ impl NetworkFeed for Network {
         if cidr.overlaps(self.service_cidr) {
             return Err(format!("pods ({cidr}) and services ({}) overlap", self.service_cidr));
         }
-        let known = self.ledger().as_ref().map(Ledger::cidr);
-        match known {
-            Some(known) if known != cidr => {
+        let known = self.ledger().clone();
+        let ledger = match &known {
+            Some(known) if known.cidr() != cidr => {
                 return Err(format!(
-                    "the node's pod CIDR was {known} and is {cidr}: restart the node after its pods are gone"
+                    "the node's pod CIDR was {} and is {cidr}: restart the node after its pods are gone",
+                    known.cidr()
                 ));
             }
-            Some(_) => {}
-            None => {
-                let ledger = self.read_ledger(cidr)?;
-                *self.ledger() = Some(ledger);
-            }
-        }
-        let gateway = self.ledger().as_ref().map(Ledger::gateway);
-        let gateway = gateway.expect("the ledger was put there above and is never taken away");
+            Some(known) => known.clone(),
+            None => self.read_ledger(cidr)?,
+        };
         let bridge = Bridge {
-            gateway,
+            gateway: ledger.gateway(),
             pod_cidr: cidr,
             service_cidr: self.service_cidr,
             dns_address: self.dns_address,
         };
         links::set_up_bridge(&self.names, &bridge).map_err(|it| chain(&it))?;
+        // Not over leases that were taken in between.
+        self.ledger().get_or_insert(ledger);
         self.start();
         self.touch();
         Ok(())

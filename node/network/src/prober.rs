@@ -66,8 +66,7 @@ impl HostProber {
             return Ok(());
         }
         let said = [done.stdout, done.stderr].concat();
-        let text: String =
-            String::from_utf8_lossy(&said).chars().take(OUTPUT_CHARS_MAX).collect();
+        let text: String = String::from_utf8_lossy(&said).chars().take(OUTPUT_CHARS_MAX).collect();
         let text = text.trim();
         Err(if text.is_empty() {
             format!("command terminated with exit code {}", done.code)

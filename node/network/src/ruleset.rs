@@ -11,7 +11,9 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use crate::cidr::Cidr;
 use crate::ipam::{MappedPort, Protocol};
-use crate::view::{Affinity, Endpoint, ObjectName, Service, ServicePort, Slice, TrafficPolicy, View};
+use crate::view::{
+    Affinity, Endpoint, ObjectName, Service, ServicePort, Slice, TrafficPolicy, View,
+};
 
 /// Most endpoints that one port of a service is spread over; a map of the kernel holds more, nobody needs them.
 pub const ENDPOINTS_MAX: usize = 1000;
@@ -186,8 +188,7 @@ fn endpoints(
     let pick = |wanted: fn(&Endpoint) -> bool| -> BTreeSet<SocketAddrV4> {
         let ports = slices.iter().flat_map(|slice| {
             let ports = slice.ports.iter();
-            let ours =
-                ports.filter(|it| it.name == port.name && it.protocol == port.protocol);
+            let ours = ports.filter(|it| it.name == port.name && it.protocol == port.protocol);
             ours.map(move |it| (it.port, &slice.endpoints))
         });
         ports
@@ -198,8 +199,7 @@ fn endpoints(
             .collect()
     };
     let ready = pick(|it| it.ready);
-    let chosen =
-        if ready.is_empty() { pick(|it| it.serving && it.terminating) } else { ready };
+    let chosen = if ready.is_empty() { pick(|it| it.serving && it.terminating) } else { ready };
     chosen.into_iter().take(ENDPOINTS_MAX).collect()
 }
 

@@ -101,8 +101,7 @@ fn other_names_are_asked_of_the_hosts_resolver_and_a_wrong_id_is_not_believed() 
             answer.metadata.response_code = ResponseCode::NXDomain;
             resolver.send_to(&answer.to_vec().unwrap(), from).await.unwrap();
         };
-        let (answer, ()) =
-            futures::join!(server.forward(&asked, &raw, Transport::Datagram), play);
+        let (answer, ()) = futures::join!(server.forward(&asked, &raw, Transport::Datagram), play);
         Message::from_vec(&answer).unwrap()
     });
     let passed = passed.unwrap();
@@ -116,9 +115,8 @@ fn without_resolvers_the_client_is_told_at_once() {
     let server = server(machine.env(), vec![]);
     let raw = question("www.example.com.");
     let asked = Message::from_vec(&raw).unwrap();
-    let answer = machine.block_on(async {
-        server.forward(&asked, &raw, Transport::Datagram).await
-    });
+    let answer =
+        machine.block_on(async { server.forward(&asked, &raw, Transport::Datagram).await });
     let answer = Message::from_vec(&answer.unwrap()).unwrap();
     assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
 }

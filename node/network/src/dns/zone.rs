@@ -28,7 +28,10 @@ pub struct Zone {
 /// What is to be said.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answer {
-    Records { answers: Vec<Record>, additionals: Vec<Record> },
+    Records {
+        answers: Vec<Record>,
+        additionals: Vec<Record>,
+    },
     NoData,
     NoSuchName,
     /// Not a name of this cluster.
@@ -186,12 +189,7 @@ impl Zone {
         Answer::Records { answers, additionals }
     }
 
-    fn reverse(
-        &self,
-        view: &View,
-        name: &Name,
-        (address, kind): (Ipv4Addr, RecordType),
-    ) -> Answer {
+    fn reverse(&self, view: &View, name: &Name, (address, kind): (Ipv4Addr, RecordType)) -> Answer {
         let mut names: BTreeSet<Vec<String>> = BTreeSet::new();
         for (at, service) in view.services() {
             let under = |label: Option<&str>| {

@@ -180,11 +180,19 @@ impl Rule<'_, '_> {
         self.add("masq", |it| it.number(1, FULLY_RANDOM))
     }
 
-    /// Answers with ICMP "port unreachable", which a client sees as a refused connection.
+    /// Answers with ICMP "port unreachable".
     pub fn reject(&mut self) -> &mut Self {
         self.add("reject", |it| {
             it.number(1, 0); // NFT_REJECT_ICMP_UNREACH
             it.bytes(2, &[3]);
+        })
+    }
+
+    /// Answers with a TCP reset.
+    pub fn reset(&mut self) -> &mut Self {
+        self.add("reject", |it| {
+            it.number(1, 1); // NFT_REJECT_TCP_RST
+            it.bytes(2, &[0]);
         })
     }
 }

@@ -192,9 +192,9 @@ mod tests {
             bytes,
             [
                 &[40, 0, 0, 0, 1, 10, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0][..], // nlmsghdr
-                &[2, 0, 0, 0],                                            // nfgenmsg
-                &[7, 0, 1, 0, b'a', b'b', 0, 0],                          // seven bytes, padded
-                &[12, 0, 2, 0x80, 8, 0, 3, 0, 0, 0, 0, 7],                // nested, big-endian
+                &[2, 0, 0, 0],                                           // nfgenmsg
+                &[7, 0, 1, 0, b'a', b'b', 0, 0],                         // seven bytes, padded
+                &[12, 0, 2, 0x80, 8, 0, 3, 0, 0, 0, 0, 7],               // nested, big-endian
             ]
             .concat()
         );

@@ -11,6 +11,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use super::expression::{Compare, FIRST, Field, Meta, Rule, Verdict, data, verdict_data, word};
 use super::message::{Attributes, Batch, CREATE, request};
 use crate::cidr::Cidr;
+use crate::ipam::Protocol;
 use crate::ruleset::{Balance, Ruleset, Source};
 use crate::view::Affinity;
 
@@ -259,6 +260,12 @@ impl Table<'_> {
             it.payload(Field::Destination, FIRST);
             it.compare(FIRST, Compare::Equal, &rules.dns_address.octets());
             it.verdict(Verdict::Accept);
+        });
+        // The kernel spares ICMP for a host that it sends redirects to, and pods are such; a reset always comes.
+        self.rule(chain, |it| {
+            address_in(it, Field::Destination, rules.service_cidr, Compare::Equal);
+            it.meta(Meta::Protocol, FIRST);
+            it.compare(FIRST, Compare::Equal, &[Protocol::Tcp.number()]).reset();
         });
         self.rule(chain, |it| {
             address_in(it, Field::Destination, rules.service_cidr, Compare::Equal);

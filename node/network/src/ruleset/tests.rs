@@ -155,8 +155,7 @@ fn host_ports_lead_to_their_pod_and_win_over_node_ports() {
         protocol: Protocol::Udp,
     };
     let loopback = Some(Ipv4Addr::new(192, 0, 2, 1));
-    site.pods =
-        vec![(Ipv4Addr::new(10, 244, 0, 9), vec![port(None, 5353), port(loopback, 5354)])];
+    site.pods = vec![(Ipv4Addr::new(10, 244, 0, 9), vec![port(None, 5353), port(loopback, 5354)])];
     let ports = json!([{"name": "http", "port": 80, "nodePort": 5353, "protocol": "TCP"}]);
     let text = plan(&site, &view(&web(json!({ "ports": ports })), &["10.244.0.2"])).to_string();
     expect![[r#"

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use expect_test::expect_file;
 
 use super::*;
-use crate::ipam::Protocol;
 
 fn rules() -> Ruleset {
     let endpoint = |last| SocketAddrV4::new(Ipv4Addr::new(10, 244, 0, last), 8080);
