@@ -42,9 +42,7 @@ impl Source {
 /// The workspace's root folder.
 pub fn root() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent()
-        .expect("tests/ lies in the root")
-        .to_path_buf()
+    here.parent().expect("tests/ lies in the root").to_path_buf()
 }
 
 /// `cargo metadata` of the locked workspace.
@@ -52,9 +50,12 @@ pub fn root() -> PathBuf {
 /// # Panics
 /// When cargo cannot be run: without it nothing can be said of the architecture.
 pub fn metadata() -> Value {
+    let platform = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let output = Command::new(cargo)
         .args(["metadata", "--format-version", "1", "--locked", "--offline"])
+        // What is built elsewhere only need not have been downloaded here.
+        .args(["--filter-platform", &platform])
         .current_dir(root())
         .output()
         .expect("cargo metadata starts");
@@ -84,9 +85,7 @@ fn member(package: &Value, root: &Path) -> Member {
     let folder = manifest.parent().and_then(|it| it.strip_prefix(root).ok());
     Member {
         name: package["name"].as_str().unwrap_or_default().to_owned(),
-        folder: folder
-            .map(|it| it.display().to_string())
-            .unwrap_or_default(),
+        folder: folder.map(|it| it.display().to_string()).unwrap_or_default(),
         uses: array(&package["dependencies"])
             .iter()
             .filter(|it| it["kind"].is_null())
@@ -116,13 +115,7 @@ pub fn sources() -> Vec<Source> {
 /// Every file that git tracks or would track and that matches one of the patterns.
 pub fn files(patterns: &[&str]) -> Vec<Source> {
     let output = Command::new("git")
-        .args([
-            "ls-files",
-            "--cached",
-            "--others",
-            "--exclude-standard",
-            "--",
-        ])
+        .args(["ls-files", "--cached", "--others", "--exclude-standard", "--"])
         .args(patterns)
         .current_dir(root())
         .output()
@@ -132,10 +125,7 @@ pub fn files(patterns: &[&str]) -> Vec<Source> {
         .lines()
         .filter_map(|path| {
             let text = std::fs::read_to_string(root().join(path)).ok()?;
-            Some(Source {
-                path: path.to_owned(),
-                text,
-            })
+            Some(Source { path: path.to_owned(), text })
         })
         .collect();
     found.sort_by(|a, b| a.path.cmp(&b.path));
