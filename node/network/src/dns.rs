@@ -104,7 +104,11 @@ impl Nameserver {
                 }
                 received = socket.recv_from(&mut buffer) => match received {
                     Ok(it) => it,
-                    Err(_) => continue, // An earlier client's port is closed.
+                    Err(_) => {
+                        // An earlier client's port is closed; anything that lasts must not spin.
+                        self.env.sleep(Duration::from_millis(10)).await;
+                        continue;
+                    }
                 },
             };
             match self.respond(&buffer[..len], Transport::Datagram) {

@@ -34,7 +34,9 @@ pub enum IpamError {
     Renumbered { before: String, now: Cidr },
     #[error("port {port}/{protocol} of the host is taken by pod {by}")]
     PortTaken { port: u16, protocol: Protocol, by: String },
-    #[error("the file of pod addresses cannot be read: {why}")]
+    #[error(
+        "the file of pod addresses cannot be read; delete it once this node has no pods: {why}"
+    )]
     Damaged { why: String },
 }
 

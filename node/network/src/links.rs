@@ -84,11 +84,8 @@ pub fn set_up_bridge(names: &Names, bridge: &Bridge) -> Result<(), LinkError> {
     route.up(index, &names.bridge)?;
     route.add_address(index, bridge.gateway, bridge.pod_cidr.prefix_len())?;
     route.add_address(index, bridge.dns_address, 32)?;
-    // Without it a host that has no default route could not even address a service. The metric keeps apart
-    // instances that share the network.
-    let metric = Some(1000_u32.saturating_add(index));
-    let to_services =
-        Way { to: bridge.service_cidr, via: None, source: Some(bridge.gateway), metric };
+    // Without it a host that has no default route could not even address a service.
+    let to_services = Way { to: bridge.service_cidr, via: None, source: Some(bridge.gateway) };
     route.add_route(index, &to_services)?;
     set("/proc/sys/net/ipv4/ip_forward", "1")
 }
@@ -139,13 +136,13 @@ fn set_up_pod(address: Ipv4Addr, gateway: Ipv4Addr) -> Result<(), LinkError> {
     let lo = route.need("lo")?;
     route.up(lo, "lo")?;
     let index = route.need(POD_LINK)?;
-    route.add_address(index, address, 32)?;
     route.up(index, POD_LINK)?;
     let host = |it: Ipv4Addr| format!("{it}/32").parse().expect("an address is a network of one");
-    let direct = Way { to: host(gateway), via: None, source: None, metric: None };
-    route.add_route(index, &direct)?;
+    route.add_route(index, &Way { to: host(gateway), via: None, source: None })?;
     let all = "0.0.0.0/0".parse().expect("a literal network");
-    route.add_route(index, &Way { to: all, via: Some(gateway), source: None, metric: None })
+    route.add_route(index, &Way { to: all, via: Some(gateway), source: None })?;
+    // Last: a pod that has its address has everything, so a crash in between is seen.
+    route.add_address(index, address, 32)
 }
 
 /// Removes the host's end, and the pod's with it. One that is gone is fine.
@@ -184,7 +181,6 @@ struct Way {
     to: Cidr,
     via: Option<Ipv4Addr>,
     source: Option<Ipv4Addr>,
-    metric: Option<u32>,
 }
 
 /// A socket of the namespace that it was opened in.
@@ -235,7 +231,9 @@ impl Route {
         Ok(found.collect())
     }
 
-    /// Addresses of the host inside the networks that pods and services shall have would be cut off.
+    /// Addresses of the host inside the networks that pods and services shall have would be cut off. Another
+    /// instance's nameserver is such an address: two instances with one network of services would answer each
+    /// other's clients.
     fn refuse_overlaps(&mut self, names: &Names, bridge: &Bridge) -> Result<(), LinkError> {
         let links = self.links()?;
         let name_of = |index: u32| {
@@ -244,8 +242,8 @@ impl Route {
         };
         for (index, address, prefix_len) in self.addresses()? {
             let link = name_of(index);
-            if link == names.bridge || link == "lo" || prefix_len == 32 {
-                continue; // Another instance's nameserver stands in the same network of services with 32 bits.
+            if link == names.bridge || link == "lo" {
+                continue;
             }
             let taken = format!("{address}/{prefix_len}").parse::<Cidr>();
             let taken = taken.expect("the kernel's prefixes have at most 32 bits");
@@ -343,7 +341,6 @@ impl Route {
         }
         message.attributes.extend(way.via.map(|it| RouteAttribute::Gateway(inet(it))));
         message.attributes.extend(way.source.map(|it| RouteAttribute::PrefSource(inet(it))));
-        message.attributes.extend(way.metric.map(RouteAttribute::Priority));
         let what = format!("adding the route to {}", way.to);
         let message = RouteNetlinkMessage::NewRoute(message);
         self.ask(message, NLM_F_CREATE | NLM_F_REPLACE, what).map(drop)

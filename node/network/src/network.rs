@@ -292,7 +292,10 @@ impl Network {
         let mut retry = RETRY_MIN;
         loop {
             match dns::listen(self.dns_address, DNS_PORT).await {
-                Ok(listening) => return self.nameserver.serve(&listening).await,
+                Ok(listening) => {
+                    self.note(None);
+                    return self.nameserver.serve(&listening).await;
+                }
                 Err(error) => {
                     let text = chain(&error);
                     tracing::error!(%text, "pods have no nameserver");

@@ -4,6 +4,7 @@
 //! own network is touched. Needs root: without it the test says so and passes, with `KACTOR_E2E=1` it fails.
 
 #![allow(clippy::disallowed_methods, reason = "threads play pods: each lives in a namespace")]
+#![allow(clippy::unwrap_used, reason = "a test's helpers are tests too")]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -360,10 +361,15 @@ fn a_network_that_the_host_already_uses_is_refused_in_words() {
         network.configure("10.244.0.0/24").unwrap();
         let other = NetworkConfig { instance: "other".to_owned(), ..config(data.path()) };
         let second = tempfile::tempdir().unwrap();
-        let other = NetworkConfig { data_dir: second.path().to_owned(), ..other };
-        let other = Network::new(machine.env().clone(), other).unwrap();
+        let other_config = NetworkConfig { data_dir: second.path().to_owned(), ..other };
+        let other = Network::new(machine.env().clone(), other_config.clone()).unwrap();
         let error = other.configure("10.244.0.128/25").unwrap_err();
         assert!(error.contains("overlaps 10.244.0.1/24, which link kb-kernel-test"), "{error}");
+        let error = other.configure("10.244.1.0/24").unwrap_err();
+        assert!(error.contains("10.96.0.0/16 overlaps 10.96.0.10/32"), "{error}");
+        let services = "10.97.0.0/16".to_owned();
+        let elsewhere = NetworkConfig { service_cidr: services, ..other_config.clone() };
+        let other = Network::new(machine.env().clone(), elsewhere).unwrap();
         other.configure("10.244.1.0/24").unwrap();
         let error = network.configure("10.96.7.0/24").unwrap_err();
         assert!(error.contains("overlap"), "{error}");
