@@ -13,17 +13,14 @@ use std::time::Duration;
 use anyhow::Context;
 use kactor_agent::agent_actor::{AgentActor, Session};
 use kactor_agent::downward::NodeFacts;
-use kactor_agent::hollow::HollowPorts;
 use kactor_agent::node_object::{self, Machine};
 use kactor_agent::perform::{Host, NodeConfig};
-use kactor_agent::ports::{ControlPlane, Unanswered};
+use kactor_agent::ports::{ControlPlane, PodDialer, Unanswered};
 use kactor_agent::streams_actor::{ControlEnd, StreamsActor as NodeStreamsActor};
 use kactor_agent::token_cache::TokenCache;
 use kactor_api::{Api, ApiConfig, EncryptionKey, Endpoint, ServiceRange};
 use kactor_controllers::node_ipam::CidrRange;
 use kactor_controllers::start::ControllersConfig;
-use kactor_drivers::driver::Driver;
-use kactor_drivers::hollow::HollowDriver;
 use kactor_gateway::{
     Check, CheckAsked, Gateway, GatewayConfig, InsightSource, Limits, Listener, Pki, ServingNames,
     Subject,
@@ -43,6 +40,7 @@ use serde_json::{Value, json};
 use crate::args::Runtime;
 use crate::data_dir::DataDir;
 use crate::machine_facts;
+use crate::node_parts::{self, NodeParts};
 
 /// What this host shall run.
 pub struct Plan {
@@ -79,6 +77,9 @@ impl Cluster {
             .service_cidr
             .parse()
             .with_context(|| format!("--service-cidr {}", plan.service_cidr))?;
+        let pod_cidr = CidrRange::parse(&plan.pod_cidr).with_context(|| {
+            format!("--pod-cidr {:?} is no IPv4 network such as 10.244.0.0/16", plan.pod_cidr)
+        })?;
         let addresses = machine_facts::addresses(plan.listen.ip());
         let pki = Pki::open(env, &plan.dir.pki()).await.context("opening the cluster's keys")?;
         let encryption_key = encryption_key(env, &plan.dir.pki()).await?;
@@ -130,9 +131,17 @@ impl Cluster {
         gateway.watch_listener(&listener);
         let kubeconfig = kubeconfig(env, &pki, listener.address())?;
 
-        start_control(&system, &api, plan, &pki)?;
-        if plan.runtime == Runtime::Hollow {
-            start_node(&system, &api, plan, &addresses, &streams)?;
+        start_control(&system, &api, pod_cidr, &pki)?;
+        let parts = match plan.runtime {
+            Runtime::None => None,
+            Runtime::Hollow => Some(node_parts::hollow(env)),
+            Runtime::Embedded => {
+                let (node, services) = (&plan.node_name, &plan.service_cidr);
+                Some(node_parts::embedded(env, &plan.dir, node, services, DOMAIN)?)
+            }
+        };
+        if let Some(parts) = parts {
+            start_node(&system, &api, plan, &addresses, (&streams, parts))?;
         }
         bootstrap(env, &api, ready);
         Ok(Self { system, gateway, listener, api, kubeconfig, replica })
@@ -258,11 +267,13 @@ fn kubeconfig(env: &Env, pki: &Pki, listen: SocketAddr) -> anyhow::Result<Value>
     ))
 }
 
-fn start_control(system: &ActorSystem, api: &Api, plan: &Plan, pki: &Pki) -> anyhow::Result<()> {
+fn start_control(
+    system: &ActorSystem,
+    api: &Api,
+    pod_cidr: CidrRange,
+    pki: &Pki,
+) -> anyhow::Result<()> {
     let view = kactor_controllers::start::start_view(system, api);
-    let pod_cidr = CidrRange::parse(&plan.pod_cidr).with_context(|| {
-        format!("--pod-cidr {:?} is no IPv4 network such as 10.244.0.0/16", plan.pod_cidr)
-    })?;
     let config = ControllersConfig {
         pod_cidr: Some(pod_cidr),
         node_prefix: 24,
@@ -319,12 +330,12 @@ fn start_node(
     api: &Api,
     plan: &Plan,
     addresses: &[IpAddr],
-    streams: &SessionStreams,
+    node: (&SessionStreams, NodeParts),
 ) -> anyhow::Result<()> {
+    let (streams, parts) = node;
     let env = system.env();
-    let driver = Arc::new(HollowDriver::new(env.clone()));
-    let ports = Arc::new(HollowPorts::new(driver.clone()));
-    let machine = Arc::new(machine_facts::read(&driver.version(), addresses, plan.dir.root()));
+    let machine =
+        Arc::new(machine_facts::read(&parts.driver.version(), addresses, plan.dir.root()));
     let link: AgentLink = Arc::new(OnceLock::new());
     let session = {
         let (api, node, link) = (api.clone(), plan.node_name.clone(), link.clone());
@@ -336,20 +347,20 @@ fn start_node(
         Arc::new(SessionControl { system: system.clone(), call: session.asks::<CallApi>() });
     let host = Host {
         env: env.clone(),
-        driver,
+        driver: parts.driver,
         control,
-        plumbing: ports.clone(),
-        volumes: ports.clone(),
+        plumbing: parts.plumbing,
+        volumes: parts.volumes,
         config: Arc::new(node_config(plan, &machine)),
-        services: ports.clone(),
-        prober: ports.clone(),
+        services: parts.services,
+        prober: parts.prober,
         tokens: Arc::new(TokenCache::default()),
     };
-    start_streams(system, &host, &ports, streams)?;
+    start_streams(system, &host, &parts.dialer, streams)?;
     let to_session = Session { follow: session.asks(), heartbeat: session.tells() };
     let agent = {
         let (system_of, host) = (system.clone(), host.clone());
-        let network = ports.clone();
+        let network = parts.network;
         let row = Child::new("agent", Lane::Node).mailbox(SESSION_MAILBOX);
         system.start(row, move || {
             AgentActor::new(
@@ -369,7 +380,7 @@ fn start_node(
 fn start_streams(
     system: &ActorSystem,
     host: &Host,
-    ports: &Arc<HollowPorts>,
+    dialer: &Arc<dyn PodDialer>,
     streams: &SessionStreams,
 ) -> anyhow::Result<()> {
     let arriving = {
@@ -380,7 +391,7 @@ fn start_streams(
     let control =
         ControlEnd { data: arriving.tells(), credit: arriving.tells(), ended: arriving.tells() };
     let node = {
-        let (host, dialer) = (host.clone(), ports.clone());
+        let (host, dialer) = (host.clone(), dialer.clone());
         let row = Child::new("node-streams", Lane::Node).mailbox(SESSION_MAILBOX);
         system.start(row, move || {
             NodeStreamsActor::new(host.clone(), dialer.clone(), control.clone())
