@@ -11,6 +11,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use crate::ruleset::Ruleset;
 
 pub mod expression;
+pub mod forwarding;
 pub mod message;
 pub mod table;
 
@@ -29,15 +30,23 @@ pub enum NftError {
     Refused { table: String, sequence: u32, what: String, source: io::Error },
 }
 
-/// Makes the instance's table say this and nothing else. The network namespace is the calling thread's.
+/// Makes the instance's table say this and nothing else, and lets the bridge forward. The network namespace is the calling thread's.
 pub fn replace(rules: &Ruleset) -> Result<(), NftError> {
     let mut batch = message::Batch::begin();
     table::write(rules, &mut batch);
-    commit(batch, &rules.table)
+    commit(batch, &rules.table)?;
+    // A host that lets all forwarding through, or has no such chain, has nothing to be asked.
+    match forwarding::allow(rules) {
+        Err(NftError::Refused { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => {
+            Ok(())
+        }
+        other => other,
+    }
 }
 
 /// Removes the table; one that does not exist is fine.
 pub fn remove(table: &str) -> Result<(), NftError> {
+    forwarding::withdraw(table)?;
     let mut batch = message::Batch::begin();
     // Created first, so that the deletion finds one whatever was there.
     table::create_table(table, &mut batch);
@@ -63,6 +72,31 @@ pub fn exists(table: &str) -> Result<bool, NftError> {
     }
 }
 
+/// All answers to a dump; `None` if what is asked for is not there.
+fn dump(request: &[u8], table: &str) -> Result<Option<Vec<message::Found>>, NftError> {
+    let socket = open()?;
+    send(&socket, request)?;
+    let mut out = Vec::new();
+    loop {
+        let (answer, _) = socket.recv_from_full().map_err(NftError::Socket)?;
+        match message::errors(&answer).first() {
+            Some(error) if error.code == libc::ENOENT => return Ok(None),
+            Some(error) if error.code != 0 => {
+                return Err(NftError::Refused {
+                    table: table.to_owned(),
+                    sequence: error.sequence,
+                    what: "listing rules".to_owned(),
+                    source: io::Error::from_raw_os_error(error.code),
+                });
+            }
+            _ => out.extend(message::objects(&answer)),
+        }
+        if message::is_last(&answer) {
+            return Ok(Some(out));
+        }
+    }
+}
+
 fn open() -> Result<Socket, NftError> {
     let mut socket = Socket::new(NETLINK_NETFILTER).map_err(NftError::Socket)?;
     socket.bind_auto().map_err(NftError::Socket)?;
@@ -80,7 +114,7 @@ fn send(socket: &Socket, bytes: &[u8]) -> Result<(), NftError> {
 }
 
 /// The kernel works through the batch before `send` returns, and reports only what went wrong.
-fn commit(batch: message::Batch, table: &str) -> Result<(), NftError> {
+pub fn commit(batch: message::Batch, table: &str) -> Result<(), NftError> {
     let sent = batch.end();
     if sent.bytes.len() > BATCH_BYTES_MAX {
         return Err(NftError::TooLarge { bytes: sent.bytes.len() });

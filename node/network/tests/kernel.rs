@@ -195,12 +195,31 @@ fn set_bridge_filter(value: &str) {
     }
 }
 
+/// As Docker leaves a host: what its chain does not know is not forwarded.
+fn close_forwarding() {
+    use kactor_network::nft::message::{Batch, CREATE};
+    let mut batch = Batch::begin();
+    batch.message(0, CREATE, "table filter".to_owned(), |it| it.text(1, "filter"));
+    batch.message(3, CREATE, "chain FORWARD".to_owned(), |it| {
+        it.text(1, "filter");
+        it.text(3, "FORWARD");
+        it.nested(4, |it| {
+            it.number(1, 2);
+            it.number(2, 0);
+        });
+        it.number(5, 0);
+        it.text(7, "filter");
+    });
+    kactor_network::nft::commit(batch, "filter").unwrap();
+}
+
 fn services_reach_pods(bridge_filter: &'static str) {
     if !is_root() {
         return;
     }
     on_a_fresh_host(move || {
         set_bridge_filter(bridge_filter);
+        close_forwarding();
         let data = tempfile::tempdir().unwrap();
         let before = traces();
         let machine = Machine::start();
@@ -216,12 +235,15 @@ fn services_reach_pods(bridge_filter: &'static str) {
         let net = network.clone();
         let (netns_a, netns_b) = (a.netns.clone(), b.netns.clone());
         let addresses = machine.block_on(async move {
-            let one = net.attach("uid-a", &netns_a, &[host_port.clone()]).await.unwrap()[0];
+            let one =
+                net.attach("uid-a", &netns_a, std::slice::from_ref(&host_port)).await.unwrap()[0];
             let again = net.attach("uid-a", &netns_a, &[host_port]).await.unwrap()[0];
             assert_eq!(one, again, "attaching again changes nothing");
             let other = net.attach("uid-b", &netns_b, &[]).await.unwrap()[0];
             objects(&net, &[one, other]);
             net.settled().await;
+            let allowed = kactor_network::nft::forwarding::handles(&format!("kactor_{INSTANCE}"));
+            assert_eq!(allowed.unwrap().map(|it| it.len()), Some(2));
             [one, other]
         });
         let addresses = addresses.unwrap();
@@ -241,6 +263,8 @@ fn services_reach_pods(bridge_filter: &'static str) {
         purge(INSTANCE).unwrap();
         purge(INSTANCE).unwrap();
         assert_eq!(traces(), before, "something is left behind");
+        let left = kactor_network::nft::forwarding::handles(&format!("kactor_{INSTANCE}"));
+        assert_eq!(left.unwrap(), Some(vec![]), "a rule in another program's chain is left behind");
     });
 }
 

@@ -22,6 +22,7 @@ pub fn word(n: u32) -> u32 {
 #[derive(Debug, Clone, Copy)]
 pub enum Meta {
     Mark = 3,
+    InputName = 6,
     OutputName = 7,
     Protocol = 16,
 }

@@ -83,6 +83,16 @@ pub fn request(kind: u16, body: impl FnOnce(&mut Attributes<'_>)) -> Vec<u8> {
     bytes
 }
 
+/// A request whose answer is everything that fits.
+pub fn dump_request(kind: u16, body: impl FnOnce(&mut Attributes<'_>)) -> Vec<u8> {
+    const DUMP: u16 = 0x300; // NLM_F_DUMP
+    let mut bytes = Vec::new();
+    let kind = SUBSYSTEM << 8 | kind;
+    let head = Head { kind, flags: DUMP, sequence: 0, family: FAMILY_IPV4, resource: 0 };
+    frame(&mut bytes, &head, body);
+    bytes
+}
+
 struct Head {
     kind: u16,
     flags: u16,
@@ -160,18 +170,56 @@ pub struct KernelError {
 }
 
 /// The errors in a datagram of the kernel. What is cut off or is no error is skipped.
-pub fn errors(mut datagram: &[u8]) -> Vec<KernelError> {
+pub fn errors(datagram: &[u8]) -> Vec<KernelError> {
     const NLMSG_ERROR: u16 = 2;
+    let read = |(head, body): (&[u8], &[u8])| {
+        let code = body.first_chunk::<4>().filter(|_| kind_of(head) == NLMSG_ERROR)?;
+        let sequence = u32::from_ne_bytes([head[8], head[9], head[10], head[11]]);
+        Some(KernelError { sequence, code: i32::from_ne_bytes(*code).saturating_neg() })
+    };
+    messages(datagram).into_iter().filter_map(read).collect()
+}
+
+/// True if a dump's last message is in the datagram.
+pub fn is_last(datagram: &[u8]) -> bool {
+    const NLMSG_DONE: u16 = 3;
+    messages(datagram).iter().any(|(head, _)| kind_of(head) == NLMSG_DONE)
+}
+
+/// One object's outermost attributes: kind and value.
+pub type Found = Vec<(u16, Vec<u8>)>;
+
+/// The objects of the nftables subsystem in a datagram.
+pub fn objects(datagram: &[u8]) -> Vec<Found> {
+    const FAMILY_HEADER_LEN: usize = 4;
+    let all = messages(datagram).into_iter();
+    let ours = all.filter(|(head, _)| kind_of(head) >> 8 == SUBSYSTEM);
+    ours.filter_map(|(_, body)| body.get(FAMILY_HEADER_LEN..)).map(attributes).collect()
+}
+
+fn attributes(mut bytes: &[u8]) -> Found {
+    let mut out = Vec::new();
+    while let Some(head) = bytes.first_chunk::<4>() {
+        let len = usize::from(u16::from_ne_bytes([head[0], head[1]]));
+        let Some(value) = bytes.get(4..len) else { break };
+        out.push((u16::from_ne_bytes([head[2], head[3]]) & 0x3fff, value.to_vec()));
+        bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
+    }
+    out
+}
+
+fn kind_of(head: &[u8]) -> u16 {
+    u16::from_ne_bytes([head[4], head[5]])
+}
+
+/// Headers (whole) and bodies, as far as they are not cut off.
+fn messages(mut datagram: &[u8]) -> Vec<(&[u8], &[u8])> {
     let mut out = Vec::new();
     while let Some((head, rest)) = datagram.split_at_checked(HEADER_LEN) {
-        let word = |at: usize| [head[at], head[at + 1], head[at + 2], head[at + 3]];
-        let len = usize::try_from(u32::from_ne_bytes(word(0))).unwrap_or(usize::MAX);
-        let kind = u16::from_ne_bytes([head[4], head[5]]);
+        let len = u32::from_ne_bytes([head[0], head[1], head[2], head[3]]);
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
         let Some(body) = len.checked_sub(HEADER_LEN).and_then(|it| rest.get(..it)) else { break };
-        if let (NLMSG_ERROR, Some(code)) = (kind, body.first_chunk::<4>()) {
-            let code = i32::from_ne_bytes(*code).saturating_neg();
-            out.push(KernelError { sequence: u32::from_ne_bytes(word(8)), code });
-        }
+        out.push((head, body));
         let Some(next) = datagram.get(len.next_multiple_of(4)..) else { break };
         datagram = next;
     }
