@@ -13,14 +13,17 @@ use std::time::Duration;
 use anyhow::Context;
 use kactor_agent::agent_actor::{AgentActor, Session};
 use kactor_agent::downward::NodeFacts;
+use kactor_agent::hollow::HollowPorts;
 use kactor_agent::node_object::{self, Machine};
 use kactor_agent::perform::{Host, NodeConfig};
-use kactor_agent::ports::{ControlPlane, PodDialer, Unanswered};
+use kactor_agent::ports::{ControlPlane, Unanswered};
 use kactor_agent::streams_actor::{ControlEnd, StreamsActor as NodeStreamsActor};
 use kactor_agent::token_cache::TokenCache;
 use kactor_api::{Api, ApiConfig, EncryptionKey, Endpoint, ServiceRange};
 use kactor_controllers::node_ipam::CidrRange;
 use kactor_controllers::start::ControllersConfig;
+use kactor_drivers::driver::Driver;
+use kactor_drivers::hollow::HollowDriver;
 use kactor_gateway::{
     Check, CheckAsked, Gateway, GatewayConfig, InsightSource, Limits, Listener, Pki, ServingNames,
     Subject,
@@ -40,7 +43,6 @@ use serde_json::{Value, json};
 use crate::args::Runtime;
 use crate::data_dir::DataDir;
 use crate::machine_facts;
-use crate::node_parts::{self, NodeParts};
 
 /// What this host shall run.
 pub struct Plan {
@@ -132,16 +134,8 @@ impl Cluster {
         let kubeconfig = kubeconfig(env, &pki, listener.address())?;
 
         start_control(&system, &api, pod_cidr, &pki)?;
-        let parts = match plan.runtime {
-            Runtime::None => None,
-            Runtime::Hollow => Some(node_parts::hollow(env)),
-            Runtime::Embedded => {
-                let (node, services) = (&plan.node_name, &plan.service_cidr);
-                Some(node_parts::embedded(env, &plan.dir, node, services, DOMAIN)?)
-            }
-        };
-        if let Some(parts) = parts {
-            start_node(&system, &api, plan, &addresses, (&streams, parts))?;
+        if plan.runtime == Runtime::Hollow {
+            start_node(&system, &api, plan, &addresses, &streams)?;
         }
         bootstrap(env, &api, ready);
         Ok(Self { system, gateway, listener, api, kubeconfig, replica })
@@ -330,12 +324,12 @@ fn start_node(
     api: &Api,
     plan: &Plan,
     addresses: &[IpAddr],
-    node: (&SessionStreams, NodeParts),
+    streams: &SessionStreams,
 ) -> anyhow::Result<()> {
-    let (streams, parts) = node;
     let env = system.env();
-    let machine =
-        Arc::new(machine_facts::read(&parts.driver.version(), addresses, plan.dir.root()));
+    let driver = Arc::new(HollowDriver::new(env.clone()));
+    let ports = Arc::new(HollowPorts::new(driver.clone()));
+    let machine = Arc::new(machine_facts::read(&driver.version(), addresses, plan.dir.root()));
     let link: AgentLink = Arc::new(OnceLock::new());
     let session = {
         let (api, node, link) = (api.clone(), plan.node_name.clone(), link.clone());
@@ -347,20 +341,20 @@ fn start_node(
         Arc::new(SessionControl { system: system.clone(), call: session.asks::<CallApi>() });
     let host = Host {
         env: env.clone(),
-        driver: parts.driver,
+        driver,
         control,
-        plumbing: parts.plumbing,
-        volumes: parts.volumes,
+        plumbing: ports.clone(),
+        volumes: ports.clone(),
         config: Arc::new(node_config(plan, &machine)),
-        services: parts.services,
-        prober: parts.prober,
+        services: ports.clone(),
+        prober: ports.clone(),
         tokens: Arc::new(TokenCache::default()),
     };
-    start_streams(system, &host, &parts.dialer, streams)?;
+    start_streams(system, &host, &ports, streams)?;
     let to_session = Session { follow: session.asks(), heartbeat: session.tells() };
     let agent = {
         let (system_of, host) = (system.clone(), host.clone());
-        let network = parts.network;
+        let network = ports.clone();
         let row = Child::new("agent", Lane::Node).mailbox(SESSION_MAILBOX);
         system.start(row, move || {
             AgentActor::new(
@@ -380,7 +374,7 @@ fn start_node(
 fn start_streams(
     system: &ActorSystem,
     host: &Host,
-    dialer: &Arc<dyn PodDialer>,
+    ports: &Arc<HollowPorts>,
     streams: &SessionStreams,
 ) -> anyhow::Result<()> {
     let arriving = {
@@ -391,7 +385,7 @@ fn start_streams(
     let control =
         ControlEnd { data: arriving.tells(), credit: arriving.tells(), ended: arriving.tells() };
     let node = {
-        let (host, dialer) = (host.clone(), dialer.clone());
+        let (host, dialer) = (host.clone(), ports.clone());
         let row = Child::new("node-streams", Lane::Node).mailbox(SESSION_MAILBOX);
         system.start(row, move || {
             NodeStreamsActor::new(host.clone(), dialer.clone(), control.clone())
