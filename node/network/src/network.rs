@@ -238,7 +238,7 @@ impl Network {
         loop {
             self.wake.notified().await;
             let wanted = self.wanted.load(Ordering::SeqCst);
-            let Some(rules) = self.plan() else { continue };
+            let Some(rules) = self.plan(last.as_ref()) else { continue };
             if last.as_ref() != Some(&rules) {
                 if rules.left_out > 0 {
                     tracing::warn!(
@@ -264,10 +264,11 @@ impl Network {
     }
 
     /// `None` while what is there must stay: not all services are known, and an earlier run left its rules.
-    fn plan(&self) -> Option<Ruleset> {
+    /// What this run wrote itself may be replaced at any time.
+    fn plan(&self, written: Option<&Ruleset>) -> Option<Ruleset> {
         let site = self.site()?;
         let view = self.view();
-        let kept = || nft::exists(&self.names.table).unwrap_or(false);
+        let kept = || written.is_none() && nft::exists(&self.names.table).unwrap_or(false);
         if !view.is_complete() && kept() {
             return None;
         }

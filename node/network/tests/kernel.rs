@@ -146,6 +146,14 @@ fn objects(network: &Network, endpoints: &[IpAddr]) {
     network.changed(Feed::Services, "default", "web", Some(&web));
     network.changed(Feed::Services, "default", "empty", Some(&empty));
     network.changed(Feed::EndpointSlices, "default", "web-1", Some(&slice));
+    let mut sticky = web.clone();
+    sticky["spec"]["clusterIP"] = json!("10.96.0.9");
+    sticky["spec"]["sessionAffinity"] = json!("ClientIP");
+    sticky["spec"]["ports"][0]["nodePort"] = json!(30081);
+    let mut sticky_slice = slice.clone();
+    sticky_slice["metadata"]["labels"]["kubernetes.io/service-name"] = json!("sticky");
+    network.changed(Feed::Services, "default", "sticky", Some(&sticky));
+    network.changed(Feed::EndpointSlices, "default", "sticky-1", Some(&sticky_slice));
     network.complete(Feed::Services);
     network.complete(Feed::EndpointSlices);
 }
@@ -276,6 +284,7 @@ fn reach_everything(network: &Network, (a, b): (&Pod, &Pod), addresses: [IpAddr;
     // From the host.
     assert_eq!(who(service), both(), "the cluster address from the host");
     assert_eq!(who((gateway, 30080)), both(), "the node port");
+    assert_eq!(who((Ipv4Addr::new(10, 96, 0, 9), 80)).len(), 1, "one client, one endpoint");
     assert_eq!(ask((gateway, 8081)).unwrap(), format!("a {gateway}"), "the host port");
     let refused = ask((Ipv4Addr::new(10, 96, 0, 8), 80)).unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused, "no endpoints");
@@ -296,7 +305,7 @@ fn reach_everything(network: &Network, (a, b): (&Pod, &Pod), addresses: [IpAddr;
         netns::inside(&from.netns, inside).unwrap();
     }
     assert_eq!(network.of("other").len(), 0);
-    assert_eq!(network.of("default").len(), 2);
+    assert_eq!(network.of("default").len(), 3);
 }
 
 fn dial(machine: &Machine, network: &std::sync::Arc<Network>, pod: &Pod) {
