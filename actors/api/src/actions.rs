@@ -36,7 +36,13 @@ impl Api {
         }
         let answer = reviews::review(self, request, kind, &posted)
             .unwrap_or_else(|| Err(Status::method_not_allowed(kind, request.operation.verb())))?;
-        Ok(Response { code: 201, object: Object::from_tree(&answer), warnings, revision: None })
+        Ok(Response {
+            code: 201,
+            object: Object::from_tree(&answer),
+            warnings,
+            revision: None,
+            name: None,
+        })
     }
 
     /// `binding`, `eviction`, `token`.
@@ -58,6 +64,7 @@ impl Api {
                     object: Object::from_tree(&answer),
                     warnings,
                     revision: None,
+                    name: None,
                 })
             }
             _ => Err(Status::method_not_allowed(kind, request.operation.verb())),
@@ -74,7 +81,13 @@ impl Api {
         let stored = self.current(request, kind)?;
         let tree = self.tree(kind, &stored, stored.modified)?;
         let object = Object::from_tree(&scale::of(&tree));
-        Ok(Response { code: 200, object, warnings: Vec::new(), revision: Some(stored.modified) })
+        Ok(Response {
+            code: 200,
+            object,
+            warnings: Vec::new(),
+            revision: Some(stored.modified),
+            name: None,
+        })
     }
 
     /// Puts the pod on the node, once; touches the node's allocation key in the same transaction.
@@ -179,5 +192,11 @@ fn bound_pod(
 fn created(revision: Option<kactor_protocol::ids::Revision>) -> Response {
     let mut status = Status::success().to_json();
     status["code"] = json!(201);
-    Response { code: 201, object: Object::from_tree(&status), warnings: Vec::new(), revision }
+    Response {
+        code: 201,
+        object: Object::from_tree(&status),
+        warnings: Vec::new(),
+        revision,
+        name: None,
+    }
 }

@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kactor_objects::status::Status;
+use kactor_objects::status::{Reason, Status};
 use kactor_runtime::env::Env;
 use kactor_store::{Store, Stored};
 
@@ -144,11 +144,12 @@ impl Api {
             Ok(response) => (response.code, None),
             Err(status) => (status.code, Some(refused(status))),
         };
+        let resource = named(&request.resource, outcome);
         if let Some(what) = what {
-            let note = Note::new(self.env().wall(), &request.caller, verb, &request.resource, what);
+            let note = Note::new(self.env().wall(), &request.caller, verb, &resource, what);
             self.config().notes.note(note);
         }
-        self.audit(&request.caller, verb, &request.resource, (code, authorization));
+        self.audit(&request.caller, verb, &resource, (code, authorization));
     }
 
     /// Notes a watch that was refused, and audits every one.
@@ -184,6 +185,26 @@ impl Api {
             code,
             authorization,
         });
+    }
+}
+
+/// The resource under the name that its create's answer or refusal tells; the path had none.
+fn named<'a>(
+    resource: &'a Resource,
+    outcome: &Result<Response, Status>,
+) -> std::borrow::Cow<'a, Resource> {
+    use std::borrow::Cow;
+    let told = match outcome {
+        Ok(response) => response.name.as_deref(),
+        // Other refusals speak of other objects, such as a namespace that is not there.
+        Err(status) if matches!(status.reason, Reason::AlreadyExists | Reason::Invalid) => {
+            status.details.as_ref().map(|it| it.name.as_str())
+        }
+        Err(_) => None,
+    };
+    match (&resource.name, told.filter(|it| !it.is_empty())) {
+        (None, Some(name)) => Cow::Owned(resource.clone().named(name)),
+        _ => Cow::Borrowed(resource),
     }
 }
 

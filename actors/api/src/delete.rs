@@ -86,13 +86,14 @@ impl Api {
                 object: Object::from_tree(&status.to_json()),
                 warnings: Vec::new(),
                 revision,
+                name: None,
             };
         }
         if let (Some(at), false) = (revision, gone) {
             meta::put_resource_version(&mut object, at);
         }
         let object = Object::from(self.formed(kind, &object, form));
-        Response { code: 200, object, warnings: Vec::new(), revision }
+        Response { code: 200, object, warnings: Vec::new(), revision, name: None }
     }
 
     /// Deletes what is selected, each object by itself; the answer lists what was deleted.
@@ -136,6 +137,7 @@ impl Api {
             object: Object::from_tree(&list),
             warnings: Vec::new(),
             revision: None,
+            name: None,
         })
     }
 }

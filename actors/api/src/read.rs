@@ -36,7 +36,13 @@ impl Api {
                 Object::from(self.formed(kind, &self.tree(kind, &stored, stored.modified)?, form))
             }
         };
-        Ok(Response { code: 200, object, warnings: Vec::new(), revision: Some(stored.modified) })
+        Ok(Response {
+            code: 200,
+            object,
+            warnings: Vec::new(),
+            revision: Some(stored.modified),
+            name: None,
+        })
     }
 
     /// The object that the request names, as it stands here.
@@ -81,6 +87,7 @@ impl Api {
             object: list.finish(metadata),
             warnings: Vec::new(),
             revision: Some(at),
+            name: None,
         })
     }
 

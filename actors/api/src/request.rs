@@ -373,6 +373,8 @@ pub struct Response {
     pub warnings: Vec<String>,
     /// The revision of the object (of the list), where there is one.
     pub revision: Option<Revision>,
+    /// Of a created object: its path did not say it.
+    pub name: Option<String>,
 }
 
 /// JSON in pieces that are to be sent one after the other: a list is never copied into one buffer.

@@ -415,7 +415,9 @@ impl Writing<'_> {
         }
         let shown = self.shown(&object);
         let bytes = self.api.formed(self.kind, &shown, self.request.options.form);
-        Response { code, object: bytes.into(), warnings, revision }
+        let is_created = self.request.operation == Operation::Create;
+        let name = is_created.then(|| meta::name(&object).to_owned());
+        Response { code, object: bytes.into(), warnings, revision, name }
     }
 }
 

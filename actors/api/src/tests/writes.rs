@@ -310,6 +310,8 @@ async fn refusals_and_writes_are_noted_without_bodies() {
     assert!(matches!(notes[0].outcome, crate::Outcome::Written { .. }));
     assert!(matches!(&notes[1].outcome, crate::Outcome::Refused { code: 409, .. }));
     assert!(!format!("{notes:?}").contains("hidden-text"));
+    let names: Vec<_> = notes.iter().map(|it| it.resource.name.as_deref()).collect();
+    assert_eq!(names, [Some("s"), Some("s")], "a create is found under the object's name");
 }
 
 #[tokio::test]
