@@ -79,7 +79,7 @@ fn nobody_grants_what_they_do_not_have() {
 const HIDDEN: &str = "xq7ZrPb2-hidden-Wk93vTbQ";
 
 #[test]
-fn a_secret_is_read_back_and_never_lies_in_clear_on_disk() {
+fn a_secret_is_read_back_and_lies_in_clear_neither_on_disk_nor_in_insight_nor_in_logs() {
     let mut cluster = Cluster::start(Runtime::None);
     let literal = format!("--from-literal=password={HIDDEN}");
     with_each(&cluster, |kubectl| {
@@ -89,8 +89,13 @@ fn a_secret_is_read_back_and_never_lies_in_clear_on_disk() {
         kubectl.ok(&["patch", "secret", "s", "-p", r#"{"metadata":{"labels":{"a":"b"}}}"#]);
         kubectl.ok(&["create", "configmap", "plain", "--from-literal=seen=in-clear-on-disk"]);
     });
+    let told = what_insight_tells(&cluster);
     assert!(cluster.end(nix::sys::signal::Signal::SIGTERM).success());
     let hidden = [HIDDEN.to_owned(), base64::engine::general_purpose::STANDARD.encode(HIDDEN)];
+    for word in &hidden {
+        assert!(!told.contains(word.as_str()), "insight tells {word}:\n{told}");
+        assert!(!cluster.output().contains(word.as_str()), "the log tells {word}");
+    }
     let mut plain_seen = false;
     visit(&cluster.data_dir(), &mut |path, bytes| {
         let holds = |word: &str| bytes.windows(word.len()).any(|it| it == word.as_bytes());
@@ -98,6 +103,29 @@ fn a_secret_is_read_back_and_never_lies_in_clear_on_disk() {
         plain_seen |= holds("in-clear-on-disk");
     });
     assert!(plain_seen, "the look at the disk would find nothing at all");
+}
+
+/// Everything that actors recorded of the first namespace's Secret, and of themselves.
+fn what_insight_tells(cluster: &Cluster) -> String {
+    let mut told = String::new();
+    for args in [["why", "secret/test-0/s"], ["trace", "secret/test-0/s"]] {
+        for form in ["text", "json"] {
+            let answer = cluster.kactor(&[args[0], args[1], "-o", form]);
+            assert!(
+                answer.stdout.contains("secrets by kubernetes-admin"),
+                "{args:?} tells nothing: {answer:?}"
+            );
+            told.push_str(&answer.both());
+        }
+    }
+    let actors = cluster.kactor(&["actors"]);
+    assert!(actors.is_ok(), "{actors:?}");
+    for actor in actors.stdout.lines().skip(1).filter_map(|it| it.split_whitespace().next()) {
+        let answer = cluster.kactor(&["inspect", actor]);
+        assert!(answer.is_ok(), "{actor}: {answer:?}");
+        told.push_str(&answer.stdout);
+    }
+    told
 }
 
 fn visit(folder: &std::path::Path, look: &mut impl FnMut(&std::path::Path, &[u8])) {
