@@ -37,6 +37,9 @@ pub enum Command {
     Repl(ConnectArgs),
     #[command(flatten)]
     Look(Look),
+    /// Images of the embedded driver: import a tarball, list, remove.
+    #[command(subcommand)]
+    Image(ImageCommand),
     /// Print versions.
     Version(OutputArgs),
     /// Print a completion script for a shell.
@@ -142,6 +145,8 @@ pub enum Output {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Runtime {
+    /// Real containers, without a daemon. Needs root.
+    Embedded,
     /// Pods that pretend to run: for tests, demos, scale. Needs no root.
     Hollow,
     /// A control plane without a node. Needs no root.
@@ -160,7 +165,7 @@ pub struct UpArgs {
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<String>,
     /// What runs pods.
-    #[arg(long, value_enum, default_value = "hollow")]
+    #[arg(long, value_enum, default_value = "embedded")]
     pub runtime: Runtime,
     /// Write the kubeconfig only there, instead of merging it into $KUBECONFIG or ~/.kube/config.
     #[arg(long, value_name = "FILE")]
@@ -203,6 +208,34 @@ pub struct StatusArgs {
     /// With --wait: give up after this many seconds, with exit code 1.
     #[arg(long, value_name = "SECONDS", default_value = "120")]
     pub timeout: u64,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum ImageCommand {
+    /// Take the images of a `docker save` or OCI layout tarball.
+    #[command(
+        after_help = "Example: docker save busybox -o busybox.tar && kactor image import busybox.tar"
+    )]
+    Import {
+        #[arg(value_name = "TARBALL")]
+        file: PathBuf,
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+    },
+    /// List what is here.
+    #[command(alias = "ls")]
+    List {
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+        #[arg(short, long, value_enum, default_value = "text")]
+        output: Output,
+    },
+    /// Remove an image's name, and its content with the last name.
+    Rm {
+        reference: String,
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Clone, Args)]

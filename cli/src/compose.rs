@@ -13,20 +13,18 @@ use std::time::Duration;
 use anyhow::Context;
 use kactor_agent::agent_actor::{AgentActor, Session};
 use kactor_agent::downward::NodeFacts;
-use kactor_agent::hollow::HollowPorts;
 use kactor_agent::node_object::{self, Machine};
 use kactor_agent::perform::{Host, NodeConfig};
-use kactor_agent::ports::{ControlPlane, Unanswered};
+use kactor_agent::ports::{ControlPlane, PodDialer, Unanswered};
 use kactor_agent::streams_actor::{ControlEnd, StreamsActor as NodeStreamsActor};
 use kactor_agent::token_cache::TokenCache;
 use kactor_api::{Api, ApiConfig, EncryptionKey, Endpoint, ServiceRange};
 use kactor_controllers::node_ipam::CidrRange;
 use kactor_controllers::start::ControllersConfig;
 use kactor_drivers::driver::Driver;
-use kactor_drivers::hollow::HollowDriver;
 use kactor_gateway::{
-    Check, CheckAsked, Gateway, GatewayConfig, InsightSource, Limits, Listener, Pki, ServingNames,
-    Subject,
+    Check, CheckAsked, Gateway, GatewayConfig, ImageOrder, InsightSource, Limits, Listener, Pki,
+    ServingNames, Subject,
 };
 use kactor_protocol::insight::{Insight, InsightReply};
 use kactor_protocol::node::{ApiReply, CallApi};
@@ -43,6 +41,7 @@ use serde_json::{Value, json};
 use crate::args::Runtime;
 use crate::data_dir::DataDir;
 use crate::machine_facts;
+use crate::node_parts::{self, NodeParts};
 
 /// What this host shall run.
 pub struct Plan {
@@ -113,6 +112,14 @@ impl Cluster {
             .env()
             .spawn(Lane::Control, kactor_store::maintain(store.clone(), Default::default()));
 
+        let parts = match plan.runtime {
+            Runtime::None => None,
+            Runtime::Hollow => Some(node_parts::hollow(env)),
+            Runtime::Embedded => {
+                let (node, services) = (&plan.node_name, &plan.service_cidr);
+                Some(node_parts::embedded(env, &plan.dir, node, services, DOMAIN)?)
+            }
+        };
         let streams = SessionStreams::new(system.clone());
         let ready = Arc::new(AtomicBool::new(false));
         let gateway = Gateway::new(GatewayConfig {
@@ -124,6 +131,7 @@ impl Cluster {
                 store: store.clone(),
                 plan: summary(plan),
                 ready: ready.clone(),
+                driver: parts.as_ref().map(|it| it.driver.clone()),
             }),
             checks: checks(&store, &ready),
             limits: Limits::default(),
@@ -134,8 +142,8 @@ impl Cluster {
         let kubeconfig = kubeconfig(env, &pki, listener.address())?;
 
         start_control(&system, &api, pod_cidr, &pki)?;
-        if plan.runtime == Runtime::Hollow {
-            start_node(&system, &api, plan, &addresses, &streams)?;
+        if let Some(parts) = parts {
+            start_node(&system, &api, plan, &addresses, (&streams, parts))?;
         }
         bootstrap(env, &api, ready);
         Ok(Self { system, gateway, listener, api, kubeconfig, replica })
@@ -324,12 +332,12 @@ fn start_node(
     api: &Api,
     plan: &Plan,
     addresses: &[IpAddr],
-    streams: &SessionStreams,
+    node: (&SessionStreams, NodeParts),
 ) -> anyhow::Result<()> {
+    let (streams, parts) = node;
     let env = system.env();
-    let driver = Arc::new(HollowDriver::new(env.clone()));
-    let ports = Arc::new(HollowPorts::new(driver.clone()));
-    let machine = Arc::new(machine_facts::read(&driver.version(), addresses, plan.dir.root()));
+    let machine =
+        Arc::new(machine_facts::read(&parts.driver.version(), addresses, plan.dir.root()));
     let link: AgentLink = Arc::new(OnceLock::new());
     let session = {
         let (api, node, link) = (api.clone(), plan.node_name.clone(), link.clone());
@@ -341,20 +349,20 @@ fn start_node(
         Arc::new(SessionControl { system: system.clone(), call: session.asks::<CallApi>() });
     let host = Host {
         env: env.clone(),
-        driver,
+        driver: parts.driver,
         control,
-        plumbing: ports.clone(),
-        volumes: ports.clone(),
+        plumbing: parts.plumbing,
+        volumes: parts.volumes,
         config: Arc::new(node_config(plan, &machine)),
-        services: ports.clone(),
-        prober: ports.clone(),
+        services: parts.services,
+        prober: parts.prober,
         tokens: Arc::new(TokenCache::default()),
     };
-    start_streams(system, &host, &ports, streams)?;
+    start_streams(system, &host, &parts.dialer, streams)?;
     let to_session = Session { follow: session.asks(), heartbeat: session.tells() };
     let agent = {
         let (system_of, host) = (system.clone(), host.clone());
-        let network = ports.clone();
+        let network = parts.network;
         let row = Child::new("agent", Lane::Node).mailbox(SESSION_MAILBOX);
         system.start(row, move || {
             AgentActor::new(
@@ -374,7 +382,7 @@ fn start_node(
 fn start_streams(
     system: &ActorSystem,
     host: &Host,
-    ports: &Arc<HollowPorts>,
+    dialer: &Arc<dyn PodDialer>,
     streams: &SessionStreams,
 ) -> anyhow::Result<()> {
     let arriving = {
@@ -385,7 +393,7 @@ fn start_streams(
     let control =
         ControlEnd { data: arriving.tells(), credit: arriving.tells(), ended: arriving.tells() };
     let node = {
-        let (host, dialer) = (host.clone(), ports.clone());
+        let (host, dialer) = (host.clone(), dialer.clone());
         let row = Child::new("node-streams", Lane::Node).mailbox(SESSION_MAILBOX);
         system.start(row, move || {
             NodeStreamsActor::new(host.clone(), dialer.clone(), control.clone())
@@ -426,9 +434,27 @@ struct Inside {
     store: Store,
     plan: Value,
     ready: Arc<AtomicBool>,
+    /// The node's driver, where there is a node.
+    driver: Option<Arc<dyn Driver>>,
 }
 
 impl InsightSource for Inside {
+    fn images(&self, order: ImageOrder) -> BoxFuture<'_, Result<Value, String>> {
+        Box::pin(async move {
+            let driver = self.driver.as_ref().ok_or("no node runs here, so there are no images")?;
+            let told = |it: kactor_drivers::DriverError| it.to_string();
+            let images = match order {
+                ImageOrder::Import { path } => driver.import_images(&path).await.map_err(told)?,
+                ImageOrder::List => driver.images().await.map_err(told)?,
+                ImageOrder::Remove { reference } => {
+                    driver.remove_image(&reference).await.map_err(told)?;
+                    Vec::new()
+                }
+            };
+            serde_json::to_value(images).map_err(|it| it.to_string())
+        })
+    }
+
     fn ask(&self, question: Insight) -> BoxFuture<'_, InsightReply> {
         Box::pin(self.system.insight(question))
     }

@@ -65,6 +65,20 @@ impl DataDir {
         self.root.join("admin.kubeconfig")
     }
 
+    pub fn images(&self) -> PathBuf {
+        self.root.join("images")
+    }
+
+    /// Records of pods and what their containers write.
+    pub fn pods(&self) -> PathBuf {
+        self.root.join("pods")
+    }
+
+    /// Volumes, in the kubelet's layout.
+    pub fn kubelet(&self) -> PathBuf {
+        self.root.join("kubelet")
+    }
+
     pub fn pod_logs(&self) -> PathBuf {
         self.root.join("logs/pods")
     }

@@ -6,9 +6,11 @@ mod compose;
 mod data_dir;
 mod doctor;
 
+mod image;
 mod insight;
 mod kubeconfig_file;
 mod machine_facts;
+mod node_parts;
 mod notes;
 mod print;
 mod repl;
@@ -23,6 +25,11 @@ use clap::{CommandFactory, Parser};
 use crate::args::{Cli, Command};
 
 fn main() -> ExitCode {
+    // The hidden command of the pods' shims: before anything that makes a thread or reads a flag.
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if words.first().is_some_and(|it| it == "shim") {
+        return kactor_embedded::shim_main(&words[1..]);
+    }
     let cli = Cli::parse();
     init_logs(&cli);
     match run(cli.command) {
@@ -43,6 +50,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Doctor(args) => doctor::run(&args),
         Command::Repl(args) => repl::run(&args),
         Command::Look(look) => insight::run(&look),
+        Command::Image(command) => image::run(&command),
         Command::Version(args) => print::version(args.output),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "kactor", &mut std::io::stdout());

@@ -22,6 +22,11 @@ pub fn run(args: &UpArgs) -> anyhow::Result<ExitCode> {
     let dir = DataDir::find(args.data_dir.as_deref())?;
     let node_name = args.node_name.clone().unwrap_or_else(machine_facts::hostname);
     check_node_name(&node_name)?;
+    if args.runtime == Runtime::Embedded && !nix::unistd::geteuid().is_root() {
+        bail!(
+            "--runtime embedded makes containers and needs root; run as root, or with --runtime hollow or none"
+        );
+    }
     let holder = Holder { pid: std::process::id(), listen: args.listen, node: node_name.clone() };
     let _lock = dir.lock(&holder)?;
     let plan = Plan {
@@ -203,12 +208,23 @@ fn stop(dir: &DataDir, holder: &Holder) -> anyhow::Result<()> {
 
 /// Removes the data directory, this kactor's own files only.
 fn purge(dir: &DataDir) -> anyhow::Result<()> {
+    crate::node_parts::purge(dir)?;
     let root = dir.root();
     if !root.exists() {
         println!("nothing to remove: {} does not exist", root.display());
         return Ok(());
     }
-    let known = ["pki", "store", "logs", "admin.kubeconfig", "kactor.lock"];
+    let known = [
+        "pki",
+        "store",
+        "logs",
+        "images",
+        "pods",
+        "kubelet",
+        "network",
+        "admin.kubeconfig",
+        "kactor.lock",
+    ];
     for name in known {
         let path = root.join(name);
         let removed = if path.is_dir() {

@@ -27,7 +27,7 @@ use crate::authn;
 use crate::documents::Documents;
 use crate::health::{Check, Health};
 use crate::in_flight::{InFlight, Limits, Weight};
-use crate::insight::InsightSource;
+use crate::insight::{ImageOrder, InsightSource};
 use crate::listener::{Connection, Listener, Serve};
 use crate::metrics::{Labels, Metrics};
 use crate::query::Query;
@@ -262,6 +262,14 @@ impl Gateway {
                 Ok(reply::bytes(200, "text/plain; version=0.0.4; charset=utf-8", text.into_bytes()))
             }
             (System::Status, "GET" | "HEAD") => Ok(reply::json(200, &self.insight.status().await)),
+            (System::Images, "POST") => {
+                let body = self.read_body(request.http, request.deadline).await?;
+                let order: ImageOrder = serde_json::from_slice(&body).map_err(|it| {
+                    Status::bad_request(format!("the body is no image order: {it}"))
+                })?;
+                let answer = self.insight.images(order).await;
+                answer.map(|it| reply::json(200, &it)).map_err(Status::bad_request)
+            }
             (System::Insight, "POST") => {
                 let body = self.read_body(request.http, request.deadline).await?;
                 let question: Insight = serde_json::from_slice(&body).map_err(|it| {

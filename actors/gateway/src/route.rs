@@ -64,6 +64,8 @@ pub enum System {
     Insight,
     /// `/kactor/v1/status`
     Status,
+    /// `/kactor/v1/images`
+    Images,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,6 +132,7 @@ fn beside(names: &[&str]) -> Route {
         ["metrics"] => Route::System(System::Metrics),
         ["kactor", "v1", "insight"] => Route::System(System::Insight),
         ["kactor", "v1", "status"] => Route::System(System::Status),
+        ["kactor", "v1", "images"] => Route::System(System::Images),
         _ => Route::Unknown,
     }
 }

@@ -10,6 +10,7 @@ pub mod effect;
 pub mod environment;
 pub mod event;
 pub mod hollow;
+pub mod host_volumes;
 pub mod log_reader;
 pub mod logs;
 pub mod machine;

@@ -40,6 +40,13 @@ impl InsightSource for NoInsight {
     fn status(&self) -> BoxFuture<'_, Value> {
         Box::pin(async { json!({"ready": true}) })
     }
+
+    fn images(
+        &self,
+        _: kactor_gateway::ImageOrder,
+    ) -> kactor_streams::BoxFuture<'_, Result<Value, String>> {
+        Box::pin(std::future::ready(Err("no node runs here".to_owned())))
+    }
 }
 
 impl World {
