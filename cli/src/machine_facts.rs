@@ -16,7 +16,7 @@ pub fn read(driver: &str, addresses: &[IpAddr], disk: &Path) -> Machine {
         it.map(|it| it.to_string_lossy().into_owned()).unwrap_or_default()
     };
     let statvfs = nix::sys::statvfs::statvfs(disk).ok();
-    let disk_bytes = statvfs.map_or(0, |it| it.blocks() as u64 * it.fragment_size() as u64);
+    let disk_bytes = statvfs.map_or(0, |it| it.blocks() * it.fragment_size());
     Machine {
         hostname: hostname(),
         addresses: addresses.iter().map(ToString::to_string).collect(),

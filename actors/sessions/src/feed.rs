@@ -23,7 +23,7 @@ use serde_json::Value;
 use crate::call::caller;
 
 /// Wait before a watch that was refused is tried again.
-const AGAIN: Duration = Duration::from_secs(1);
+const AGAIN: Duration = Duration::from_millis(100);
 /// Until when a watch must have begun.
 const BEGIN_MAX: Duration = Duration::from_secs(10);
 /// The bookmark that ends the initial state.

@@ -213,8 +213,11 @@ fn waiting(pod: &Pod, container: &Container, it: &ContainerSeen, seen: &Observed
     let is_init = pod.spec.init_containers.iter().any(|init| init.name == container.name);
     let init_pending = pod.spec.init_containers.iter().any(|init| {
         let run = seen.containers.get(&init.name).map(|it| &it.run);
-        !matches!(run, Some(Run::Ended(end)) if end.exit_code == 0)
-            && !(init.is_sidecar() && matches!(run, Some(Run::Running { .. })))
+        match run {
+            Some(Run::Ended(end)) => end.exit_code != 0,
+            Some(Run::Running { .. }) => !init.is_sidecar(),
+            _ => true,
+        }
     });
     let reason = if init_pending || is_init { "PodInitializing" } else { "ContainerCreating" };
     let problem = match (&seen.volumes, &seen.sandbox) {
@@ -360,7 +363,7 @@ fn verdicts(pod: &Pod, seen: &Observed, phase: &str, old: &[Value]) -> Vec<Verdi
             "corresponding condition of pod readiness gate \"{}\" does not exist or is not True.",
             gates_closed.join("\", \"")
         );
-        (!ready).then(|| ("ReadinessGatesNotReady", message))
+        (!ready).then_some(("ReadinessGatesNotReady", message))
     };
     let sandboxed = matches!(seen.sandbox, Sandbox::Ready { .. });
     let initialized = uninitialized.is_empty() || phase == "Succeeded";

@@ -57,7 +57,7 @@ struct Open {
 enum Source {
     Session(ExecSession),
     Connection(Box<dyn Duplex>),
-    Log(Box<LogReader>, ContainerStatus),
+    Log(Box<(LogReader, ContainerStatus)>),
 }
 
 /// The ends that the pumps of one stream hold.
@@ -92,7 +92,10 @@ impl StreamsActor {
             let end = match source {
                 Source::Session(session) => pumps.session(session).await,
                 Source::Connection(connection) => pumps.connection(connection).await,
-                Source::Log(reader, status) => pumps.log(&host, *reader, &status).await,
+                Source::Log(log) => {
+                    let (reader, status) = *log;
+                    pumps.log(&host, reader, &status).await
+                }
             };
             let _ = ended.tell(StreamEnded { stream, end }).await; // A control host that is gone needs no end.
         };
@@ -197,7 +200,7 @@ fn logs(
     let path: &PathBuf = &wanted.spec.log_path;
     let reader = LogReader::new(host.env.clone(), path, options)
         .map_err(|it| OpenStreamError::Failed(format!("reading {}: {it}", path.display())))?;
-    Ok(Source::Log(Box::new(reader), wanted.clone()))
+    Ok(Source::Log(Box::new((reader, wanted.clone()))))
 }
 
 impl Pumps {

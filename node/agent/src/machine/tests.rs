@@ -222,8 +222,8 @@ fn a_pod_deleted_while_it_starts_never_starts_a_container() {
 #[test]
 fn a_doomed_pod_ends_but_keeps_its_object() {
     let pod = pod(ONE, "");
-    let mut seen = Observed::default();
-    seen.doomed = Some(Doom { reason: "Evicted".to_owned(), message: "memory".to_owned() });
+    let doom = Doom { reason: "Evicted".to_owned(), message: "memory".to_owned() };
+    let mut seen = Observed { doomed: Some(doom), ..Observed::default() };
     check(&pod, &seen, "");
     seen.sandbox = Sandbox::Ready { id: "s".to_owned(), addresses: vec![] };
     check(&pod, &seen, "RemoveSandbox");
