@@ -1,7 +1,8 @@
 //! The data directory: where it is, what lies in it, and who holds it.
 //!
 //! `kactor.lock` is held by the running process and names it, so `down` and `status` find it and a second `up` is
-//! refused in one sentence. The lock is the kernel's (`flock`), so a crash leaves none behind.
+//! refused in one sentence. The lock is the kernel's (an open file description lock), so a crash leaves none behind, and
+//! looking at it takes nothing: a `status` that asks while `up` begins can't be in its way.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
@@ -9,6 +10,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
 use serde::{Deserialize, Serialize};
 
 /// The paths of one data directory.
@@ -28,7 +31,18 @@ pub struct Holder {
 
 /// Held as long as this process uses the directory.
 pub struct Lock {
-    _file: nix::fcntl::Flock<File>,
+    _file: File,
+}
+
+/// The whole file, as fcntl(2) wants it; `kind` is `F_WRLCK` to take or to ask for it.
+fn whole_file(kind: i32) -> libc::flock {
+    libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    }
 }
 
 impl DataDir {
@@ -94,11 +108,10 @@ impl DataDir {
         let path = self.lock_path();
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-        let file = file.with_context(|| format!("opening {}", path.display()))?;
-        let locked = nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock);
-        let mut file = match locked {
-            Ok(file) => file,
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => match self.holder()? {
+        let mut file = file.with_context(|| format!("opening {}", path.display()))?;
+        match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_WRLCK))) {
+            Ok(_) => {}
+            Err(Errno::EAGAIN | Errno::EACCES) => match self.holder()? {
                 Some(it) => bail!(
                     "{} is in use by kactor with pid {} on {}; stop it with `kactor down --data-dir {}` or name another --data-dir",
                     self.root.display(),
@@ -110,10 +123,8 @@ impl DataDir {
                     bail!("{} is in use by another kactor that is starting", self.root.display())
                 }
             },
-            Err((_, error)) => {
-                return Err(error).with_context(|| format!("locking {}", path.display()));
-            }
-        };
+            Err(error) => return Err(error).with_context(|| format!("locking {}", path.display())),
+        }
         file.set_len(0)?;
         file.rewind()?;
         file.write_all(&serde_json::to_vec(holder)?)?;
@@ -130,7 +141,10 @@ impl DataDir {
         };
         let mut text = String::new();
         file.read_to_string(&mut text).with_context(|| format!("reading {}", path.display()))?;
-        let free = nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockSharedNonblock).is_ok();
+        let mut asked = whole_file(libc::F_WRLCK);
+        fcntl(&file, FcntlArg::F_OFD_GETLK(&mut asked))
+            .with_context(|| format!("asking who holds {}", path.display()))?;
+        let free = i32::from(asked.l_type) == libc::F_UNLCK;
         if free {
             return Ok(None);
         }
@@ -167,5 +181,25 @@ mod tests {
         drop(lock);
         assert_eq!(dir.holder().unwrap(), None);
         assert!(dir.lock(&holder()).is_ok());
+    }
+
+    #[test]
+    fn asking_who_holds_a_directory_never_keeps_it_from_being_taken() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = DataDir::find(Some(temp.path())).unwrap();
+        drop(dir.lock(&holder()).unwrap());
+        let asking = dir.clone();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    asking.holder().unwrap();
+                }
+            });
+            for _ in 0..500 {
+                drop(dir.lock(&holder()).expect("nobody holds it"));
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
     }
 }
