@@ -4,6 +4,7 @@
 //! `Env`. Everything is bounded by [`patience::PATIENCE`]; a condition that does not come panics with what was seen.
 
 pub mod binary;
+pub mod busybox;
 pub mod cluster;
 pub mod kubectl;
 pub mod patience;

@@ -25,11 +25,14 @@ pub enum Runtime {
     Hollow,
     /// A control plane without a node.
     None,
+    /// Real containers: needs root, and `purge` at the end.
+    Embedded,
 }
 
 impl Runtime {
     fn flag(self) -> &'static str {
         match self {
+            Runtime::Embedded => "embedded",
             Runtime::Hollow => "hollow",
             Runtime::None => "none",
         }
@@ -109,6 +112,12 @@ impl Cluster {
         command.args(["--listen", &listen, "--node-name", NODE]);
         command.arg("--data-dir").arg(self.data_dir());
         command.arg("--kubeconfig").arg(self.kubeconfig());
+        if self.runtime == Runtime::Embedded {
+            // Networks that no other kactor of this machine has: by the port, which is this test's own.
+            let net = 64 + self.port.number % 64;
+            command.args(["--pod-cidr", &format!("10.{net}.0.0/16")]);
+            command.args(["--service-cidr", &format!("10.{}.0.0/16", net + 64)]);
+        }
         command
     }
 
@@ -215,6 +224,12 @@ impl Drop for Cluster {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
+        }
+        if self.runtime == Runtime::Embedded {
+            let purged = self.kactor(&["down", "--purge"]);
+            if !purged.is_ok() && !std::thread::panicking() {
+                panic!("`kactor down --purge` failed: {}", purged.both());
+            }
         }
         if std::thread::panicking() {
             eprintln!("{}", self.output());
