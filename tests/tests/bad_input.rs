@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use bytes::Bytes;
 use http::Method;
+use kactor_tests::harness::patience::{PATIENCE, Patience};
 use kactor_tests::harness::process::{self, Answer};
 use kactor_tests::harness::rest::{Call, Connection, Reply};
 use kactor_tests::harness::{Access, Cluster, Runtime, kubectl, skip};
@@ -23,7 +24,15 @@ impl Server {
     async fn start() -> Self {
         let cluster = Cluster::start(Runtime::None);
         let connection = Connection::open(&Access::admin(&cluster)).await.unwrap();
-        Self { cluster, connection }
+        let mut server = Self { cluster, connection };
+        // Pods are refused for another reason until the namespace's account is there, as in Kubernetes.
+        let account = Call::get("/api/v1/namespaces/default/serviceaccounts/default");
+        let patience = Patience::of(PATIENCE);
+        while server.send(&account).await.code != 200 {
+            assert!(!patience.is_over(), "no default service account\n{}", server.cluster.output());
+            patience.pause();
+        }
+        server
     }
 
     async fn send(&mut self, call: &Call) -> Reply {
