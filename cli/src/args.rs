@@ -10,8 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 #[command(
     name = "kactor",
     version,
-    about,
-    after_help = "Examples:\n  kactor up                      a one-host cluster, in front; Ctrl-C stops it\n  kactor up --runtime hollow     pods that pretend: no root, no containers\n  kactor status --wait           blocks until the cluster serves\n  kactor why pod/default/web-0   why an object is as it is"
+    after_help = "Examples:\n  kactor up                      a one-host cluster, in front; Ctrl-C stops it\n  kactor up --demo               … with three small pods and a service to look at\n  kactor up --runtime hollow     pods that pretend: no root, no containers\n  kactor status --wait           blocks until the cluster serves\n  kactor why pod/default/web-0   why an object is as it is"
 )]
 pub struct Cli {
     /// Log more than warnings (stderr). KACTOR_LOG=kactor_agent=debug is finer.
@@ -24,16 +23,32 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Start this host: control plane and node, in front.
+    #[command(
+        after_help = "Examples:\n  kactor up --demo\n  kactor up --runtime hollow --listen 127.0.0.1:7443 --data-dir /tmp/k --kubeconfig /tmp/k.yaml\n  kactor up --pod-cidr 10.42.0.0/16 --service-cidr 10.43.0.0/16"
+    )]
     Up(UpArgs),
     /// Stop the kactor of a data directory; its pods stay.
+    #[command(
+        after_help = "Examples:\n  kactor down             pods go on, the next `kactor up` finds them\n  kactor down --purge     pods, networks, rules, mounts, data and kubeconfig entries go"
+    )]
     Down(DownArgs),
     /// What runs here, and what is wrong, in a sentence.
+    #[command(
+        after_help = "Examples:\n  kactor status\n  kactor status --wait --timeout 60 && kubectl get nodes\n  kactor status -o json"
+    )]
     Status(StatusArgs),
     /// Print the administrator's kubeconfig, or merge it into a file.
+    #[command(
+        after_help = "Examples:\n  kactor kubeconfig > admin.yaml\n  kactor kubeconfig --merge ~/.kube/config"
+    )]
     Kubeconfig(KubeconfigArgs),
-    /// Check this machine: kernel, cgroups, disk, ports, clock.
+    /// Check this machine: kernel, cgroups, disk, ports, networks, clock. Exit code 1 if something fails.
+    #[command(
+        after_help = "Examples:\n  kactor doctor\n  kactor doctor --data-dir /mnt/fast/kactor -o json"
+    )]
     Doctor(DoctorArgs),
     /// Look inside the running kactor, interactively.
+    #[command(after_help = "Examples:\n  kactor repl\n  echo top | kactor repl")]
     Repl(ConnectArgs),
     #[command(flatten)]
     Look(Look),
@@ -41,9 +56,19 @@ pub enum Command {
     #[command(subcommand)]
     Image(ImageCommand),
     /// Print versions.
+    #[command(after_help = "Example: kactor version -o json")]
     Version(OutputArgs),
     /// Print a completion script for a shell.
+    #[command(
+        after_help = "Examples:\n  kactor completion bash > /etc/bash_completion.d/kactor\n  kactor completion zsh  > \"${fpath[1]}/_kactor\"\n  kactor completion fish > ~/.config/fish/completions/kactor.fish"
+    )]
     Completion { shell: clap_complete::Shell },
+    /// In the demo's pods: answers with the pod's name.
+    #[command(hide = true)]
+    DemoServer(DemoServerArgs),
+    /// In the demo's pods: asks a server, as curl would.
+    #[command(hide = true)]
+    DemoClient(DemoClientArgs),
 }
 
 /// The REPL's verbs, each a command by itself.
@@ -66,6 +91,7 @@ pub enum Look {
         connect: ConnectArgs,
     },
     /// What waits in an actor's mailbox.
+    #[command(after_help = "Example: kactor mailbox scheduler")]
     Mailbox {
         actor: String,
         #[command(flatten)]
@@ -100,11 +126,13 @@ pub enum Look {
         connect: ConnectArgs,
     },
     /// Messages that could not be delivered.
+    #[command(after_help = "Example: kactor dead -o json")]
     Dead {
         #[command(flatten)]
         connect: ConnectArgs,
     },
     /// The busiest actors.
+    #[command(after_help = "Example: kactor top --by wait")]
     Top {
         #[arg(long, value_enum, default_value = "busy")]
         by: By,
@@ -171,11 +199,34 @@ pub struct UpArgs {
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
     /// Addresses of pods.
-    #[arg(long, value_name = "CIDR", default_value = "10.244.0.0/16")]
+    #[arg(long, value_name = "CIDR", default_value = Self::POD_CIDR)]
     pub pod_cidr: String,
     /// Addresses of services.
-    #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/16")]
+    #[arg(long, value_name = "CIDR", default_value = Self::SERVICE_CIDR)]
     pub service_cidr: String,
+    /// Also run three small pods and a service before them (cli/examples/hello.yaml), from an image made of kactor itself.
+    #[arg(long)]
+    pub demo: bool,
+}
+
+impl UpArgs {
+    pub const POD_CIDR: &str = "10.244.0.0/16";
+    pub const SERVICE_CIDR: &str = "10.96.0.0/16";
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct DemoServerArgs {
+    #[arg(long, default_value = "8080")]
+    pub port: u16,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct DemoClientArgs {
+    /// http://host[:port][/path]
+    pub url: String,
+    /// Ask so often, each time on a new connection.
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub times: u32,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -221,9 +272,11 @@ pub enum ImageCommand {
         file: PathBuf,
         #[arg(long, value_name = "DIR")]
         data_dir: Option<PathBuf>,
+        #[arg(short, long, value_enum, default_value = "text")]
+        output: Output,
     },
     /// List what is here.
-    #[command(alias = "ls")]
+    #[command(alias = "ls", after_help = "Example: kactor image list -o json")]
     List {
         #[arg(long, value_name = "DIR")]
         data_dir: Option<PathBuf>,
@@ -231,6 +284,7 @@ pub enum ImageCommand {
         output: Output,
     },
     /// Remove an image's name, and its content with the last name.
+    #[command(after_help = "Example: kactor image rm busybox:latest")]
     Rm {
         reference: String,
         #[arg(long, value_name = "DIR")]
@@ -270,6 +324,29 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn each_command_says_what_it_does_with_an_example() {
+        fn check(command: &clap::Command) {
+            for it in command.get_subcommands().filter(|it| !it.is_hide_set()) {
+                let name = it.get_name();
+                assert!(it.get_about().is_some(), "{name} has no words");
+                match it.has_subcommands() {
+                    true => check(it),
+                    false => {
+                        let after = it.get_after_help().map(ToString::to_string);
+                        let shown = format!("kactor {}", name);
+                        let after = after.unwrap_or_default().replace(" image ", " ");
+                        assert!(
+                            after.contains(&shown),
+                            "{name} has no example of itself: {after:?}"
+                        );
+                    }
+                }
+            }
+        }
+        check(&Cli::command());
     }
 
     #[test]

@@ -27,6 +27,7 @@ const REQUEST_MAX: Duration = Duration::from_secs(10);
 pub struct Client {
     pub holder: Holder,
     tls: Arc<rustls::ClientConfig>,
+    patience: Duration,
 }
 
 /// An answer: status code and body.
@@ -53,7 +54,7 @@ impl Client {
         let user = &config["users"][0]["user"];
         let tls =
             tls(&ca, &field(user, "client-certificate-data")?, &field(user, "client-key-data")?)?;
-        Ok(Self { holder, tls })
+        Ok(Self { holder, tls, patience: REQUEST_MAX })
     }
 
     fn address(&self) -> SocketAddr {
@@ -79,12 +80,18 @@ impl Client {
         body: Bytes,
     ) -> anyhow::Result<Answer> {
         let address = self.address();
-        tokio::time::timeout(REQUEST_MAX, self.exchange(method, path, body))
+        tokio::time::timeout(self.patience, self.exchange(method, path, body))
             .await
             .with_context(|| {
-                format!("{address} did not answer within {} s", REQUEST_MAX.as_secs())
+                format!("{address} did not answer within {} s", self.patience.as_secs())
             })?
             .with_context(|| format!("asking {address} for {path}"))
+    }
+
+    /// For questions whose answer may take long: an image of gigabytes.
+    pub fn patient(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     async fn exchange(

@@ -61,6 +61,8 @@ pub struct Cluster {
     pub api: Api,
     /// The administrator's kubeconfig document.
     pub kubeconfig: Value,
+    /// What runs pods, where there is a node.
+    pub driver: Option<Arc<dyn Driver>>,
     replica: crate::replica::RunningStore,
 }
 
@@ -120,6 +122,7 @@ impl Cluster {
                 Some(node_parts::embedded(env, &plan.dir, node, services, DOMAIN)?)
             }
         };
+        let driver = parts.as_ref().map(|it| it.driver.clone());
         let streams = SessionStreams::new(system.clone());
         let ready = Arc::new(AtomicBool::new(false));
         let gateway = Gateway::new(GatewayConfig {
@@ -131,7 +134,7 @@ impl Cluster {
                 store: store.clone(),
                 plan: summary(plan),
                 ready: ready.clone(),
-                driver: parts.as_ref().map(|it| it.driver.clone()),
+                driver: driver.clone(),
             }),
             checks: checks(&store, &ready),
             limits: Limits::default(),
@@ -146,7 +149,7 @@ impl Cluster {
             start_node(&system, &api, plan, &addresses, (&streams, parts))?;
         }
         bootstrap(env, &api, ready);
-        Ok(Self { system, gateway, listener, api, kubeconfig, replica })
+        Ok(Self { system, gateway, listener, api, kubeconfig, driver, replica })
     }
 
     /// Resolves when this host cannot go on, with the reason.

@@ -97,18 +97,34 @@ impl DataDir {
         self.root.join("logs/pods")
     }
 
+    /// Which of the user's kubeconfigs hold our context.
+    pub fn kubeconfigs(&self) -> PathBuf {
+        self.root.join("kubeconfigs.json")
+    }
+
+    /// Whether kactor made this directory: nothing else may be removed by `down --purge`.
+    pub fn is_kactors(&self) -> bool {
+        self.lock_path().is_file()
+    }
+
     fn lock_path(&self) -> PathBuf {
         self.root.join("kactor.lock")
     }
 
     /// Takes the directory for this process.
     pub fn lock(&self, holder: &Holder) -> anyhow::Result<Lock> {
-        std::fs::create_dir_all(&self.root)
-            .with_context(|| format!("making the data directory {}", self.root.display()))?;
+        let unusable = || {
+            let dir = self.root.display();
+            format!(
+                "{dir} cannot be the data directory, name one that can be written with --data-dir"
+            )
+        };
+        std::fs::create_dir_all(&self.root).with_context(unusable)?;
+        self.refuse_others()?;
         let path = self.lock_path();
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-        let mut file = file.with_context(|| format!("opening {}", path.display()))?;
+        let mut file = file.with_context(unusable)?;
         match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_WRLCK))) {
             Ok(_) => {}
             Err(Errno::EAGAIN | Errno::EACCES) => match self.holder()? {
@@ -129,6 +145,26 @@ impl DataDir {
         file.rewind()?;
         file.write_all(&serde_json::to_vec(holder)?)?;
         Ok(Lock { _file: file })
+    }
+
+    /// A directory with somebody else's files is not taken: `down --purge` would take folders of theirs for kactor's.
+    fn refuse_others(&self) -> anyhow::Result<()> {
+        if self.is_kactors() || self.store().is_dir() {
+            return Ok(());
+        }
+        let doing = || format!("reading the data directory {}", self.root.display());
+        for entry in std::fs::read_dir(&self.root).with_context(doing)? {
+            let name = entry.with_context(doing)?.file_name();
+            // A file system of its own begins with this one.
+            if name != "lost+found" {
+                bail!(
+                    "{} holds {} and was not made by kactor; name an empty or new folder with --data-dir",
+                    self.root.display(),
+                    name.to_string_lossy()
+                );
+            }
+        }
+        Ok(())
     }
 
     /// Who holds the directory now; `None` when nobody does.
@@ -181,6 +217,21 @@ mod tests {
         drop(lock);
         assert_eq!(dir.holder().unwrap(), None);
         assert!(dir.lock(&holder()).is_ok());
+    }
+
+    #[test]
+    fn a_folder_of_others_is_not_taken() {
+        let temp = tempfile::tempdir().unwrap();
+        std::fs::create_dir(temp.path().join("lost+found")).unwrap();
+        std::fs::create_dir(temp.path().join("network")).unwrap();
+        let dir = DataDir::find(Some(temp.path())).unwrap();
+        let error = dir.lock(&holder()).err().unwrap().to_string();
+        assert!(error.contains("network") && error.contains("--data-dir"), "{error}");
+        assert!(!dir.is_kactors(), "nothing was made there");
+        std::fs::remove_dir(temp.path().join("network")).unwrap();
+        drop(dir.lock(&holder()).unwrap());
+        std::fs::create_dir(temp.path().join("network")).unwrap();
+        assert!(dir.lock(&holder()).is_ok(), "now it is kactor's");
     }
 
     #[test]

@@ -4,20 +4,24 @@ mod args;
 mod client;
 mod compose;
 mod data_dir;
+mod demo;
 mod doctor;
-
+mod down;
 mod image;
 mod insight;
 mod kubeconfig_file;
 mod machine_facts;
+mod networks;
 mod node_parts;
 mod notes;
 mod print;
+mod progress;
 mod repl;
 mod replica;
 mod status;
 mod up;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
@@ -44,7 +48,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Up(args) => up::run(&args),
-        Command::Down(args) => up::down(&args),
+        Command::Down(args) => down::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Kubeconfig(args) => kubeconfig_file::run(&args),
         Command::Doctor(args) => doctor::run(&args),
@@ -53,16 +57,31 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Image(command) => image::run(&command),
         Command::Version(args) => print::version(args.output),
         Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "kactor", &mut std::io::stdout());
+            clap_complete::generate(shell, &mut shown(), "kactor", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
         }
+        Command::DemoServer(args) => demo::server::serve(&args),
+        Command::DemoClient(args) => demo::server::ask(&args),
     }
+}
+
+/// The command line without what only pods call: completions would offer it.
+fn shown() -> clap::Command {
+    let all = Cli::command();
+    clap::Command::new("kactor")
+        .args(all.get_arguments().cloned())
+        .subcommands(all.get_subcommands().filter(|it| !it.is_hide_set()).cloned())
 }
 
 /// Logs go to stderr; `KACTOR_LOG` is a filter such as `info` or `kactor_agent=debug`.
 fn init_logs(cli: &Cli) {
-    let default = if cli.verbose { "info" } else { "warn" };
+    // openraft warns of what is no trouble: requests that were in flight when it was told to stop.
+    let default = if cli.verbose { "info,openraft=warn" } else { "warn,openraft=error" };
     let filter = tracing_subscriber::EnvFilter::try_from_env("KACTOR_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
 }

@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::args::{Output, StatusArgs};
 use crate::client::{Client, block_on};
 use crate::data_dir::DataDir;
+use crate::progress::Progress;
 
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -35,6 +36,7 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
 async fn wait(dir: &DataDir, seconds: u64) -> anyhow::Result<()> {
     let env = Env::machine();
     let limit = env.monotonic() + Duration::from_secs(seconds);
+    let mut progress = Progress::new(&env);
     loop {
         let last = match ask_ready(dir).await {
             Ok(true) => return Ok(()),
@@ -47,6 +49,7 @@ async fn wait(dir: &DataDir, seconds: u64) -> anyhow::Result<()> {
                 dir.root().display()
             );
         }
+        progress.show(&format!("waiting: {last}"));
         env.sleep(LOOK_EVERY).await;
     }
 }

@@ -1,22 +1,25 @@
-//! `kactor up` and `kactor down`: this host, in front, with an account of what it does.
+//! `kactor up`: this host, in front, with an account of what it does.
 
+use std::convert::Infallible;
 use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use kactor_runtime::env::{Env, Machine};
 use kactor_store::Store;
+use serde_json::Value;
 
-use crate::args::{DownArgs, Runtime, UpArgs};
+use crate::args::{Runtime, UpArgs};
 use crate::compose::{Cluster, Plan};
 use crate::data_dir::{DataDir, Holder};
-use crate::{kubeconfig_file, machine_facts};
+use crate::demo::Demo;
+use crate::kubeconfig_file::{self, Merged};
+use crate::{machine_facts, networks, print};
 
 /// How long requests in flight may take at the end.
 const DRAIN: Duration = Duration::from_secs(5);
-/// How long `down` waits for the process to end.
-const DOWN_MAX: Duration = Duration::from_secs(30);
 
 pub fn run(args: &UpArgs) -> anyhow::Result<ExitCode> {
     let dir = DataDir::find(args.data_dir.as_deref())?;
@@ -27,7 +30,23 @@ pub fn run(args: &UpArgs) -> anyhow::Result<ExitCode> {
             "--runtime embedded makes containers and needs root; run as root, or with --runtime hollow or none"
         );
     }
+    if args.demo && args.runtime == Runtime::None {
+        bail!(
+            "--demo runs pods and --runtime none has no node for them; take --runtime embedded (needs root) or hollow"
+        );
+    }
+    if let Some(file) = &args.kubeconfig {
+        kubeconfig_file::check(file)?;
+    }
+    let host_networks = match args.runtime {
+        Runtime::Hollow | Runtime::None => Vec::new(), // Their pods have no packets.
+        _ => networks::of_host(&crate::node_parts::instance(&dir)),
+    };
+    networks::check(&args.pod_cidr, &args.service_cidr, &host_networks)?;
     let holder = Holder { pid: std::process::id(), listen: args.listen, node: node_name.clone() };
+    if dir.holder()?.is_none() {
+        check_port(args.listen)?; // One that is held by this directory's kactor is told of by the lock.
+    }
     let _lock = dir.lock(&holder)?;
     let plan = Plan {
         dir,
@@ -42,6 +61,29 @@ pub fn run(args: &UpArgs) -> anyhow::Result<ExitCode> {
     let code = machine.block_on(serve(&env, &plan, args)).context("the main event loop")??;
     machine.stop();
     Ok(code)
+}
+
+/// Before anything is made; whoever takes the port in between is found again when the gateway listens.
+fn check_port(listen: SocketAddr) -> anyhow::Result<()> {
+    use std::io::ErrorKind;
+    let why = match std::net::TcpListener::bind(listen) {
+        Ok(_) => return Ok(()),
+        Err(error) => error,
+    };
+    let port = listen.port();
+    match why.kind() {
+        ErrorKind::AddrInUse => bail!(
+            "{listen} is in use by another program (`ss -ltnp sport = :{port}` names it); stop that, or choose another with --listen IP:PORT"
+        ),
+        ErrorKind::AddrNotAvailable => bail!(
+            "{} is no address of this host (`ip address` lists them); choose another with --listen IP:PORT",
+            listen.ip()
+        ),
+        ErrorKind::PermissionDenied => bail!(
+            "listening on {listen} needs root: ports below 1024 do; choose another with --listen IP:PORT"
+        ),
+        _ => bail!("cannot listen on {listen}: {why}; choose another with --listen IP:PORT"),
+    }
 }
 
 fn check_node_name(name: &str) -> anyhow::Result<()> {
@@ -60,54 +102,140 @@ fn say(text: &str) {
 }
 
 async fn serve(env: &Env, plan: &Plan, args: &UpArgs) -> anyhow::Result<ExitCode> {
-    let begun = env.monotonic();
-    let since = || format!("{:.2} s", (env.monotonic() - begun).as_secs_f64());
     // Installed first: a signal while starting ends it as cleanly as later.
     let mut ends = Ends::install()?;
+    let account = Account { env, begun: env.monotonic() };
     say(&format!(
         "kactor {}: node {} on {}",
         env!("CARGO_PKG_VERSION"),
         plan.node_name,
         plan.listen
     ));
-    say(&format!("  data       {}", plan.dir.root().display()));
+    account.line("data", &plan.dir.root().display().to_string());
     let cluster = Cluster::start(env, plan).await?;
-    kubeconfig_file::write(&plan.dir.kubeconfig(), &cluster.kubeconfig)?;
-    let written = match &args.kubeconfig {
-        Some(file) => {
-            kubeconfig_file::write(file, &cluster.kubeconfig)?;
-            file.clone()
-        }
-        None => {
-            let file = kubeconfig_file::default_path()?;
-            kubeconfig_file::merge_into(&file, &cluster.kubeconfig)?;
-            file
-        }
-    };
-    say(&format!("  API        https://{} ({})", cluster.listener.address(), since()));
-    say(&format!("  kubeconfig {}", written.display()));
-    tokio::select! {
-        biased;
-        () = ends.next() => {}
-        () = ready(env, cluster.api.store(), plan) => {
-            say(&format!("  ready      {} ({})", ready_words(plan), since()));
-            if std::io::stdout().is_terminal() {
-                say("Ctrl-C stops kactor; pods stay. Look inside with `kactor repl`.");
-            }
-        }
-    }
+    let address = cluster.listener.address();
+    account.line("API", &format!("https://{address} ({})", account.since()));
+    let merged = kubeconfig(&plan.dir, args, &cluster.kubeconfig)?;
+    account.line("kubeconfig", &words_of(&merged));
     let code = tokio::select! {
         biased;
-        () = ends.next(), if !ends.came => ExitCode::SUCCESS,
-        () = std::future::ready(()), if ends.came => ExitCode::SUCCESS,
+        () = ends.next() => ExitCode::SUCCESS,
         why = cluster.failed() => {
             eprintln!("kactor: this host cannot go on: {why}");
             ExitCode::FAILURE
         }
+        never = account.give(&cluster, plan, args, &merged) => match never {},
     };
     say("stopping: requests in flight end, pods stay");
     cluster.stop(DRAIN).await;
     Ok(code)
+}
+
+/// Writes the administrator's kubeconfig into the data directory, and merges it where the user wants it.
+fn kubeconfig(dir: &DataDir, args: &UpArgs, ours: &Value) -> anyhow::Result<Merged> {
+    kubeconfig_file::write(&dir.kubeconfig(), ours)?;
+    if let Some(file) = &args.kubeconfig {
+        return kubeconfig_file::add(dir, std::slice::from_ref(file), ours);
+    }
+    let merged =
+        kubeconfig_file::default_files().and_then(|files| kubeconfig_file::add(dir, &files, ours));
+    merged.or_else(|error| {
+        // The cluster serves without it, and the user's file is theirs to mend.
+        eprintln!("kactor: the kubeconfig was not merged: {}", print::chain(&error));
+        let context = ours["current-context"].as_str().unwrap_or_default().to_owned();
+        Ok(Merged { file: dir.kubeconfig(), context, is_current: true })
+    })
+}
+
+fn words_of(merged: &Merged) -> String {
+    let current = if merged.is_current { ", current" } else { ", not current" };
+    format!("{} (context {}{current})", merged.file.display(), merged.context)
+}
+
+/// What `up` tells while it works.
+struct Account<'a> {
+    env: &'a Env,
+    begun: Duration,
+}
+
+impl Account<'_> {
+    fn line(&self, what: &str, text: &str) {
+        say(&format!("  {what:<10} {text}"));
+    }
+
+    fn since(&self) -> String {
+        format!("{:.2} s", (self.env.monotonic() - self.begun).as_secs_f64())
+    }
+
+    /// Tells what becomes of the cluster; then there is nothing more to tell.
+    async fn give(
+        &self,
+        cluster: &Cluster,
+        plan: &Plan,
+        args: &UpArgs,
+        merged: &Merged,
+    ) -> Infallible {
+        ready(self.env, cluster.api.store(), plan).await;
+        self.line("ready", &format!("{} ({})", ready_words(plan), self.since()));
+        if let (true, Some(driver)) = (args.demo, cluster.driver.clone()) {
+            let scratch = plan.dir.root().join("scratch");
+            let demo = Demo {
+                env: self.env,
+                api: &cluster.api,
+                driver,
+                scratch: &scratch,
+                begun: self.begun,
+                say: &say,
+            };
+            match demo.run().await {
+                Ok(address) => self.try_next(plan, args, merged, &address),
+                // The cluster is well without it.
+                Err(error) => eprintln!("kactor: the demo: {}", print::chain(&error)),
+            }
+        }
+        if std::io::stdout().is_terminal() {
+            say("Ctrl-C stops kactor; pods stay. Look inside with `kactor repl`.");
+        }
+        std::future::pending().await
+    }
+
+    fn try_next(&self, plan: &Plan, args: &UpArgs, merged: &Merged, address: &str) {
+        let (kubectl, kactor) = (kubectl_words(args, merged), kactor_words(args));
+        let pretends = plan.runtime == Runtime::Hollow;
+        self.line("service", &format!("http://{address} (in pods: http://hello)"));
+        if pretends {
+            self.line("", "nothing answers there: pods pretend to run (--runtime hollow)");
+        }
+        let second = match pretends {
+            true => format!("{kubectl} logs deployment/hello"),
+            false => format!("curl http://{address}"),
+        };
+        say("Try next, in another terminal:");
+        say(&format!("  {kubectl} get pods -o wide"));
+        say(&format!("  {second}"));
+        say(&format!("  {} why deployment/hello{}", kactor.0, kactor.1));
+    }
+}
+
+/// kubectl as it finds this cluster.
+fn kubectl_words(args: &UpArgs, merged: &Merged) -> String {
+    let mut words = "kubectl".to_owned();
+    let is_default = args.kubeconfig.is_none()
+        && kubeconfig_file::default_files().is_ok_and(|it| it.contains(&merged.file));
+    if !is_default {
+        words.push_str(&format!(" --kubeconfig {}", merged.file.display()));
+    }
+    if !merged.is_current {
+        words.push_str(&format!(" --context {}", merged.context));
+    }
+    words
+}
+
+/// kactor as this user started it, and what it needs to find this data directory.
+fn kactor_words(args: &UpArgs) -> (String, String) {
+    let program = std::env::args().next().unwrap_or_else(|| "kactor".to_owned());
+    let dir = args.data_dir.as_ref().map(|it| format!(" --data-dir {}", it.display()));
+    (program, dir.unwrap_or_default())
 }
 
 fn ready_words(plan: &Plan) -> String {
@@ -142,106 +270,25 @@ async fn ready(env: &Env, store: &Store, plan: &Plan) {
 }
 
 /// SIGINT and SIGTERM.
-struct Ends {
+pub struct Ends {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
-    came: bool,
 }
 
 impl Ends {
-    fn install() -> anyhow::Result<Self> {
+    pub fn install() -> anyhow::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
             interrupt: signal(SignalKind::interrupt()).context("listening for SIGINT")?,
             terminate: signal(SignalKind::terminate()).context("listening for SIGTERM")?,
-            came: false,
         })
     }
 
-    async fn next(&mut self) {
+    pub async fn next(&mut self) {
         tokio::select! {
             biased;
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }
-        self.came = true;
     }
-}
-
-pub fn down(args: &DownArgs) -> anyhow::Result<ExitCode> {
-    let dir = DataDir::find(args.data_dir.as_deref())?;
-    match dir.holder()? {
-        Some(holder) => stop(&dir, &holder)?,
-        None if args.purge => {}
-        None => {
-            println!("no kactor runs with the data directory {}", dir.root().display());
-            return Ok(ExitCode::SUCCESS);
-        }
-    }
-    if args.purge {
-        purge(&dir)?;
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn stop(dir: &DataDir, holder: &Holder) -> anyhow::Result<()> {
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(holder.pid).context("the holder's pid")?);
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)
-        .with_context(|| format!("asking kactor with pid {pid} to stop"))?;
-    let env = Env::machine();
-    let limit = env.monotonic() + DOWN_MAX;
-    crate::client::block_on(async {
-        while dir.holder()?.is_some() {
-            if env.monotonic() > limit {
-                bail!(
-                    "kactor with pid {pid} did not stop within {} s; look at its log, or end it with `kill -9 {pid}`: no acknowledged write is lost by that",
-                    DOWN_MAX.as_secs()
-                );
-            }
-            env.sleep(Duration::from_millis(50)).await;
-        }
-        Ok(())
-    })?;
-    println!("stopped kactor with pid {pid}; its pods stay, the next `kactor up` finds them");
-    Ok(())
-}
-
-/// Removes the data directory, this kactor's own files only.
-fn purge(dir: &DataDir) -> anyhow::Result<()> {
-    crate::node_parts::purge(dir)?;
-    let root = dir.root();
-    if !root.exists() {
-        println!("nothing to remove: {} does not exist", root.display());
-        return Ok(());
-    }
-    let known = [
-        "pki",
-        "store",
-        "logs",
-        "images",
-        "pods",
-        "kubelet",
-        "network",
-        "admin.kubeconfig",
-        "kactor.lock",
-    ];
-    for name in known {
-        let path = root.join(name);
-        let removed = if path.is_dir() {
-            std::fs::remove_dir_all(&path)
-        } else {
-            std::fs::remove_file(&path)
-        };
-        match removed {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("removing {}", path.display()));
-            }
-            _ => {}
-        }
-    }
-    match std::fs::remove_dir(root) {
-        Ok(()) => println!("removed {}", root.display()),
-        Err(_) => println!("removed kactor's files; {} holds others and stays", root.display()),
-    }
-    Ok(())
 }

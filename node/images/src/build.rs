@@ -5,19 +5,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use kactor_drivers::{Image, ImageConfig};
 use tar::{EntryType, Header};
 
-use crate::digest::Digest;
+use crate::digest::{Digest, Hashing};
 use crate::elf;
 use crate::error::{Doing, ImageError};
 use crate::manifest::{self, CONFIG_TYPE, Config, Descriptor, LAYER_TYPE, MANIFEST_TYPE, Manifest};
 use crate::reference::Reference;
 use crate::rooted::normal;
 use crate::store::ImageStore;
+
+const TAR_BLOCK_BYTES: u64 = 512;
 
 /// One thing in an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +72,46 @@ pub fn image_from_files(
     Ok(images.pop().expect("register answers one image for each"))
 }
 
+/// Writes an image of one layer as a `docker save` tarball, which every driver imports.
+pub fn tarball_from_files(
+    path: &Path,
+    name: &str,
+    entries: &[Entry],
+    config: &ImageConfig,
+) -> Result<(), ImageError> {
+    let doing = || format!("writing {}", path.display());
+    let reference: Reference = name.parse()?;
+    let mut file = File::create(path).doing(doing)?;
+    // The layer's length is known only after it: its header is written last, over this room.
+    file.write_all(&[0; TAR_BLOCK_BYTES as usize]).doing(doing)?;
+    let (digest, len, mut file) = layer_into(Hashing::new(file), entries).doing(doing)?.finish();
+    let padding = len.next_multiple_of(TAR_BLOCK_BYTES) - len;
+    let mut head = header(EntryType::Regular, 0o644, len);
+    let finished = (|| {
+        file.write_all(&vec![0; padding as usize])?;
+        file.seek(SeekFrom::Start(0))?;
+        head.set_path("layer.tar")?;
+        head.set_cksum();
+        file.write_all(head.as_bytes())?;
+        file.seek(SeekFrom::End(0))?;
+        let mut tar = tar::Builder::new(file);
+        let config = manifest::print(&Config::from_run(config, vec![digest]));
+        let index = serde_json::json!([{
+            "Config": "config.json",
+            "RepoTags": [reference.to_string()],
+            "Layers": ["layer.tar"],
+        }]);
+        for (name, bytes) in
+            [("config.json", config), ("manifest.json", index.to_string().into_bytes())]
+        {
+            let mut head = header(EntryType::Regular, 0o644, bytes.len() as u64);
+            tar.append_data(&mut head, name, bytes.as_slice())?;
+        }
+        tar.into_inner()?.flush()
+    })();
+    finished.doing(doing)
+}
+
 /// A program at `/bin/<name>` and every library that it is linked to, at their own paths. Debug sections are left
 /// out.
 pub fn program_entries(program: &Path, name: &str) -> Result<Vec<Entry>, ImageError> {
@@ -93,27 +135,32 @@ pub fn program_entries(program: &Path, name: &str) -> Result<Vec<Entry>, ImageEr
 }
 
 fn write_layer(store: &ImageStore, entries: &[Entry]) -> Result<(Digest, u64), ImageError> {
+    let piece = Piece { blob: store.begin_blob("the layer")?, error: None };
+    let piece = layer_into(piece, entries).doing(|| "writing the image's layer".to_owned())?;
+    piece.blob.finish(None)
+}
+
+/// Sorted, with every folder before what is in it.
+fn layer_into<W: Write>(out: W, entries: &[Entry]) -> io::Result<W> {
     let mut sorted: BTreeMap<PathBuf, &Entry> = BTreeMap::new();
     let mut dirs: BTreeSet<PathBuf> = BTreeSet::new();
     for entry in entries {
-        let path = normal(entry.path.as_bytes())
-            .map_err(|it| ImageError::Escape { path: entry.path.clone(), why: it.why() })?;
+        let path = normal(entry.path.as_bytes()).map_err(|it| {
+            io::Error::other(ImageError::Escape { path: entry.path.clone(), why: it.why() })
+        })?;
         dirs.extend(path.ancestors().skip(1).map(Path::to_owned));
         sorted.insert(path, entry);
     }
     dirs.remove(Path::new(""));
     dirs.retain(|it| !sorted.contains_key(it));
-    let blob = store.begin_blob("the layer")?;
-    let mut tar = tar::Builder::new(Piece { blob, error: None });
-    let written = dirs
-        .iter()
-        .try_for_each(|dir| {
-            tar.append_data(&mut header(EntryType::Directory, 0o755, 0), dir, io::empty())
-        })
-        .and_then(|()| sorted.iter().try_for_each(|(path, entry)| append(&mut tar, path, entry)));
-    let written = written.and_then(|()| tar.into_inner());
-    let piece = written.doing(|| "writing the image's layer".to_owned())?;
-    piece.blob.finish(None)
+    let mut tar = tar::Builder::new(out);
+    for dir in &dirs {
+        tar.append_data(&mut header(EntryType::Directory, 0o755, 0), dir, io::empty())?;
+    }
+    for (path, entry) in &sorted {
+        append(&mut tar, path, entry)?;
+    }
+    tar.into_inner()
 }
 
 /// A blob as a `Write`, with our own errors inside of I/O errors.
@@ -122,7 +169,7 @@ struct Piece<'a> {
     error: Option<()>,
 }
 
-impl io::Write for Piece<'_> {
+impl Write for Piece<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.error.is_some() {
             return Err(io::Error::other("an earlier write failed"));
@@ -139,7 +186,7 @@ impl io::Write for Piece<'_> {
     }
 }
 
-fn append<W: io::Write>(tar: &mut tar::Builder<W>, path: &Path, entry: &Entry) -> io::Result<()> {
+fn append<W: Write>(tar: &mut tar::Builder<W>, path: &Path, entry: &Entry) -> io::Result<()> {
     let file = |from: &Path| {
         File::open(from)
             .map_err(|it| io::Error::new(it.kind(), format!("{}: {it}", from.display())))
@@ -203,6 +250,25 @@ mod tests {
         assert_eq!(first, second);
         assert_eq!(first.tags, ["docker.io/kactor/demo:1"]);
         assert_eq!(first.config, config);
+    }
+
+    #[test]
+    fn a_tarball_of_files_imports_as_the_image_that_is_made_of_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = ImageStore::open(&dir.path().join("images"), Limits::default()).unwrap();
+        let labels = BTreeMap::from([("made-of".to_owned(), "a".to_owned())]);
+        let config = ImageConfig { labels, user: "7:7".to_owned(), ..ImageConfig::default() };
+        let entries = [hello("/etc/a"), hello("/etc/b/c")];
+        let made = image_from_files(&store, "kactor/demo:1", &entries, &config).unwrap();
+        let tarball = dir.path().join("demo.tar");
+        tarball_from_files(&tarball, "localhost/kactor/demo:1", &entries, &config).unwrap();
+        let other = ImageStore::open(&dir.path().join("others"), Limits::default()).unwrap();
+        let imported = crate::archive::import(&other, &tarball).unwrap();
+        assert_eq!(imported[0].id, made.id);
+        assert_eq!(imported[0].config, config);
+        assert_eq!(imported[0].tags, ["localhost/kactor/demo:1"]);
+        let refused = tarball_from_files(&tarball, "x", &[hello("/../a")], &config);
+        assert!(matches!(refused, Err(ImageError::Escape { .. })), "{refused:?}");
     }
 
     #[test]

@@ -124,6 +124,12 @@ impl Cluster {
     /// Starts kactor without waiting for it.
     #[track_caller]
     pub fn spawn(&mut self) {
+        self.spawn_with(&[]);
+    }
+
+    /// With more arguments.
+    #[track_caller]
+    pub fn spawn_with(&mut self, args: &[&str]) {
         assert!(self.child.is_none(), "it runs already");
         let log = |name: &str| {
             let mut options = File::options();
@@ -131,7 +137,7 @@ impl Cluster {
             Stdio::from(opened.expect("the log can be written"))
         };
         let mut command = self.up();
-        command.stdin(Stdio::null()).stdout(log("stdout")).stderr(log("stderr"));
+        command.args(args).stdin(Stdio::null()).stdout(log("stdout")).stderr(log("stderr"));
         // SAFETY: prctl is async-signal-safe and touches no memory of ours.
         unsafe {
             command.pre_exec(|| {
@@ -206,6 +212,16 @@ impl Cluster {
 
     fn log(&self, name: &str) -> PathBuf {
         self.folder.path().join("logs").join(name)
+    }
+
+    /// All that was printed on stdout, by all starts.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(self.log("stdout")).unwrap_or_default()
+    }
+
+    /// All that was printed on stderr, by all starts.
+    pub fn errors(&self) -> String {
+        std::fs::read_to_string(self.log("stderr")).unwrap_or_default()
     }
 
     /// The ends of stdout and stderr of all starts.

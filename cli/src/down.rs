@@ -1,0 +1,108 @@
+//! `kactor down`: stops the kactor of a data directory, and with `--purge` leaves nothing of it on the machine.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use kactor_runtime::env::Env;
+
+use crate::args::DownArgs;
+use crate::data_dir::{DataDir, Holder};
+use crate::kubeconfig_file;
+
+/// How long `down` waits for the process to end.
+const DOWN_MAX: Duration = Duration::from_secs(30);
+
+pub fn run(args: &DownArgs) -> anyhow::Result<ExitCode> {
+    let dir = DataDir::find(args.data_dir.as_deref())?;
+    match dir.holder()? {
+        Some(holder) => {
+            stop(&dir, &holder)?;
+            let what =
+                if args.purge { "" } else { "; its pods stay, the next `kactor up` finds them" };
+            println!("stopped kactor with pid {}{what}", holder.pid);
+        }
+        None if args.purge => {}
+        None => {
+            println!("no kactor runs with the data directory {}", dir.root().display());
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
+    if args.purge {
+        purge(&dir)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn stop(dir: &DataDir, holder: &Holder) -> anyhow::Result<()> {
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(holder.pid).context("the holder's pid")?);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)
+        .with_context(|| format!("asking kactor with pid {pid} to stop"))?;
+    let env = Env::machine();
+    let limit = env.monotonic() + DOWN_MAX;
+    crate::client::block_on(async {
+        while dir.holder()?.is_some() {
+            if env.monotonic() > limit {
+                bail!(
+                    "kactor with pid {pid} did not stop within {} s; look at its log, or end it with `kill -9 {pid}`: no acknowledged write is lost by that",
+                    DOWN_MAX.as_secs()
+                );
+            }
+            env.sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    })
+}
+
+/// What kactor puts into its data directory. The lock comes last: it is what marks the directory as kactor's, so a purge
+/// that was cut off can be repeated.
+const OURS: &[&str] = &[
+    "pki",
+    "store",
+    "logs",
+    "images",
+    "pods",
+    "kubelet",
+    "network",
+    "scratch",
+    "kubeconfigs.json",
+    "admin.kubeconfig",
+    "kactor.lock",
+];
+
+/// Removes pods, networks, rules, mounts, our context in kubeconfigs, and this kactor's own files; others' files stay.
+fn purge(dir: &DataDir) -> anyhow::Result<()> {
+    let root = dir.root();
+    if !root.exists() {
+        println!("nothing to remove: {} does not exist", root.display());
+        return Ok(());
+    }
+    if !dir.is_kactors() {
+        bail!(
+            "{} is no data directory of kactor (it has no kactor.lock), so nothing of it was removed; name the one of `kactor up` with --data-dir",
+            root.display()
+        );
+    }
+    crate::node_parts::purge(dir)?;
+    println!("removed pods, their networks, rules and mounts");
+    kubeconfig_file::forget(dir).iter().for_each(|it| println!("{it}"));
+    for name in OURS {
+        let path = root.join(name);
+        let removed = if path.is_dir() {
+            std::fs::remove_dir_all(&path)
+        } else {
+            std::fs::remove_file(&path)
+        };
+        match removed {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("removing {}", path.display()));
+            }
+            _ => {}
+        }
+    }
+    match std::fs::remove_dir(root) {
+        Ok(()) => println!("removed {}", root.display()),
+        Err(_) => println!("removed kactor's files; {} holds others and stays", root.display()),
+    }
+    Ok(())
+}
