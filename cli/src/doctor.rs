@@ -74,6 +74,15 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
+/// What keeps this machine from running containers, in a sentence: asked by `up` before it makes anything.
+pub fn refusal() -> Option<String> {
+    let failed = [kernel(), cgroups()].into_iter().find(|it| it.verdict == Verdict::Fail)?;
+    Some(format!(
+        "containers cannot run here, {}: {}; --runtime hollow and none work without",
+        failed.check, failed.found
+    ))
+}
+
 fn finding(check: &'static str, verdict: Verdict, found: impl Into<String>) -> Finding {
     Finding { check, verdict, found: found.into() }
 }
@@ -99,9 +108,8 @@ fn kernel() -> Finding {
         Some(it) if it >= KERNEL_MIN => finding("kernel", Verdict::Pass, release),
         Some(_) => {
             let (major, minor) = KERNEL_MIN;
-            let found = format!(
-                "{release}: containers need {major}.{minor} or later; --runtime hollow and none work"
-            );
+            let found =
+                format!("{release}, but {major}.{minor} or later is needed: boot a newer one");
             finding("kernel", Verdict::Fail, found)
         }
         None => {

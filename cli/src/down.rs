@@ -84,7 +84,9 @@ fn purge(dir: &DataDir) -> anyhow::Result<()> {
         );
     }
     crate::node_parts::purge(dir)?;
-    println!("removed pods, their networks, rules and mounts");
+    if nix::unistd::geteuid().is_root() {
+        println!("removed pods, their networks, rules and mounts");
+    }
     kubeconfig_file::forget(dir).iter().for_each(|it| println!("{it}"));
     for name in OURS {
         let path = root.join(name);

@@ -46,6 +46,9 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
+    if !matches!(command, Command::Up(_) | Command::DemoServer(_)) {
+        end_with_the_reader();
+    }
     match command {
         Command::Up(args) => up::run(&args),
         Command::Down(args) => down::run(&args),
@@ -63,6 +66,14 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::DemoServer(args) => demo::server::serve(&args),
         Command::DemoClient(args) => demo::server::ask(&args),
     }
+}
+
+/// `kactor actors | head` ends when its reader does, as other programs do, and not with a panic.
+fn end_with_the_reader() {
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    // SAFETY: the default action is no code of ours, and no other thread runs yet.
+    let restored = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
+    restored.expect("SIGPIPE is a signal that may be set");
 }
 
 /// The command line without what only pods call: completions would offer it.

@@ -86,8 +86,9 @@ pub fn check(pods: &str, services: &str, host: &[HostNetwork]) -> anyhow::Result
     }
     for (flag, network) in [("--pod-cidr", pod_network), ("--service-cidr", service_network)] {
         if let Some(it) = host.iter().find(|it| it.network.overlaps(network)) {
+            let whose = if it.link.starts_with("kb-") { " (pods of another kactor)" } else { "" };
             bail!(
-                "{flag} {network} overlaps {}, which this host is in by {}; name another network with {flag}",
+                "{flag} {network} overlaps {}, which this host is in by {}{whose}; name another network with {flag}",
                 it.network,
                 it.link
             );
@@ -126,7 +127,7 @@ mod tests {
                 "10.96.0.0/16",
                 "--pod-cidr 192.168.0.0/16 overlaps 192.168.7.0/24, which this host is in by eth0",
             ),
-            ("10.70.0.0/16", "10.96.0.0/16", "kb-1"),
+            ("10.70.0.0/16", "10.96.0.0/16", "by kb-1 (pods of another kactor); name"),
             ("10.244.0.0/16", "192.168.7.0/28", "with --service-cidr"),
             ("0.0.0.0/0", "10.96.0.0/16", "overlap"),
         ] {

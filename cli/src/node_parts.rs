@@ -118,6 +118,9 @@ pub fn purge(dir: &DataDir) -> anyhow::Result<()> {
         if run.exists() {
             std::fs::remove_dir_all(&run).with_context(|| format!("removing {}", run.display()))?;
         }
+        if let Some(shared) = run.parent() {
+            let _ = std::fs::remove_dir(shared); // Stays while another instance has a folder in it.
+        }
         unmount_below(dir.root())?;
     }
     Ok(())

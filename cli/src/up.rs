@@ -24,25 +24,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 pub fn run(args: &UpArgs) -> anyhow::Result<ExitCode> {
     let dir = DataDir::find(args.data_dir.as_deref())?;
     let node_name = args.node_name.clone().unwrap_or_else(machine_facts::hostname);
-    check_node_name(&node_name)?;
-    if args.runtime == Runtime::Embedded && !nix::unistd::geteuid().is_root() {
-        bail!(
-            "--runtime embedded makes containers and needs root; run as root, or with --runtime hollow or none"
-        );
-    }
-    if args.demo && args.runtime == Runtime::None {
-        bail!(
-            "--demo runs pods and --runtime none has no node for them; take --runtime embedded (needs root) or hollow"
-        );
-    }
-    if let Some(file) = &args.kubeconfig {
-        kubeconfig_file::check(file)?;
-    }
-    let host_networks = match args.runtime {
-        Runtime::Hollow | Runtime::None => Vec::new(), // Their pods have no packets.
-        _ => networks::of_host(&crate::node_parts::instance(&dir)),
-    };
-    networks::check(&args.pod_cidr, &args.service_cidr, &host_networks)?;
+    check(args, &dir, &node_name)?;
     let holder = Holder { pid: std::process::id(), listen: args.listen, node: node_name.clone() };
     if dir.holder()?.is_none() {
         check_port(args.listen)?; // One that is held by this directory's kactor is told of by the lock.
@@ -61,6 +43,34 @@ pub fn run(args: &UpArgs) -> anyhow::Result<ExitCode> {
     let code = machine.block_on(serve(&env, &plan, args)).context("the main event loop")??;
     machine.stop();
     Ok(code)
+}
+
+/// What cannot be, before anything is made: each refusal says what, why and what to do.
+fn check(args: &UpArgs, dir: &DataDir, node_name: &str) -> anyhow::Result<()> {
+    check_node_name(node_name)?;
+    if args.runtime == Runtime::Embedded && !nix::unistd::geteuid().is_root() {
+        bail!(
+            "--runtime embedded makes containers and needs root; run as root, or with --runtime hollow or none"
+        );
+    }
+    if args.runtime == Runtime::Embedded
+        && let Some(why) = crate::doctor::refusal()
+    {
+        bail!("{why}");
+    }
+    if args.demo && args.runtime == Runtime::None {
+        bail!(
+            "--demo runs pods and --runtime none has no node for them; take --runtime embedded (needs root) or hollow"
+        );
+    }
+    if let Some(file) = &args.kubeconfig {
+        kubeconfig_file::check(file)?;
+    }
+    let host_networks = match args.runtime {
+        Runtime::Hollow | Runtime::None => Vec::new(), // Their pods have no packets.
+        _ => networks::of_host(&crate::node_parts::instance(dir)),
+    };
+    networks::check(&args.pod_cidr, &args.service_cidr, &host_networks)
 }
 
 /// Before anything is made; whoever takes the port in between is found again when the gateway listens.
@@ -117,6 +127,11 @@ async fn serve(env: &Env, plan: &Plan, args: &UpArgs) -> anyhow::Result<ExitCode
     account.line("API", &format!("https://{address} ({})", account.since()));
     let merged = kubeconfig(&plan.dir, args, &cluster.kubeconfig)?;
     account.line("kubeconfig", &words_of(&merged));
+    match pods_from_before(cluster.api.store()) {
+        0 => {}
+        1 => account.line("found", "1 pod from before"),
+        n => account.line("found", &format!("{n} pods from before")),
+    }
     let code = tokio::select! {
         biased;
         () = ends.next() => ExitCode::SUCCESS,
@@ -129,6 +144,12 @@ async fn serve(env: &Env, plan: &Plan, args: &UpArgs) -> anyhow::Result<ExitCode
     say("stopping: requests in flight end, pods stay");
     cluster.stop(DRAIN).await;
     Ok(code)
+}
+
+/// How many pods the store knows; what became of them the node finds out next.
+fn pods_from_before(store: &Store) -> u64 {
+    let page = store.range("//pods/", None, 1, None);
+    page.map_or(0, |it| it.items.len() as u64 + it.remaining)
 }
 
 /// Writes the administrator's kubeconfig into the data directory, and merges it where the user wants it.

@@ -45,6 +45,21 @@ fn networks_that_cannot_be_are_refused_before_anything_is_made() {
 }
 
 #[test]
+fn a_machine_that_cannot_run_containers_is_told_why_and_what_works() {
+    if !is_root() {
+        return skip("containers need root");
+    }
+    let cluster = Cluster::prepared(Runtime::Embedded);
+    let up = cluster.up();
+    let hidden = "mount -t tmpfs none /sys/fs/cgroup && exec \"$0\" \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", hidden]).arg(up.get_program()).args(up.get_args());
+    let answer = process::run(command.env("HOME", cluster.folder().join("home")), "");
+    refused(&answer, &["cgroups", "cpu, memory, pids", "mount cgroup2", "hollow"]);
+    assert!(!cluster.data_dir().exists());
+}
+
+#[test]
 fn an_address_that_cannot_be_listened_on_is_refused_before_anything_is_made() {
     let cluster = Cluster::prepared(Runtime::None);
     let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
@@ -232,6 +247,16 @@ fn answers_for_programs_are_json() {
     let version = process::run(&mut cluster.command(&["version", "-o", "json"]), "");
     let version: serde_json::Value = serde_json::from_str(&version.stdout).unwrap();
     assert!(version["kactor"].is_string() && version["kubernetes"].is_string(), "{version}");
+}
+
+#[test]
+fn an_answer_whose_reader_goes_away_ends_quietly() {
+    let cluster = Cluster::prepared(Runtime::None);
+    let piped = "\"$0\" completion zsh | true; \"$0\" help up | head -n 1";
+    let mut shell = Command::new("sh");
+    let answer =
+        process::run(shell.args(["-c", piped]).arg(cluster.command(&[]).get_program()), "");
+    assert!(answer.is_ok() && answer.stderr.is_empty(), "{answer:?}");
 }
 
 #[test]

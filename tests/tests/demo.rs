@@ -195,6 +195,7 @@ fn the_demo_serves_from_three_pods_that_outlive_kactor_and_a_purge_leaves_nothin
         [["deployment/hello", "unchanged"], ["service/hello", "unchanged"]]
     );
     assert!(again.contains("is there already"), "{again}");
+    assert_eq!(lines(&again, "found"), [["3", "pods", "from", "before"]]);
     assert_eq!(pods(&kubectl), before);
 
     let traces = Traces::of(&cluster.data_dir());

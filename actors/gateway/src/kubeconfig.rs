@@ -33,12 +33,61 @@ pub fn document(name: &str, server: &str, ca_pem: &str, client: &Identity) -> Va
 
 /// As the file is written.
 pub fn yaml(document: &Value) -> String {
-    serde_saphyr::to_string(document).expect("a tree of strings and lists always prints as YAML")
+    // Certificates on one line each, as every other tool writes them.
+    let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
+    serde_saphyr::to_string_with_options(document, options)
+        .expect("a tree of strings and lists always prints as YAML")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_looks_like_something_else_stays_a_string() {
+        let tricky = [
+            "yes",
+            "on",
+            "n",
+            "~",
+            "null",
+            "true",
+            "0o17",
+            "007",
+            "1_000",
+            "1:30",
+            "1e3",
+            ".inf",
+            "",
+            " a ",
+            "a: b",
+            "# a",
+            "- a",
+            "a\nb\n",
+            "'",
+            "\"",
+            "2026-11-21",
+            "<<",
+            "=",
+            "!x",
+            "&a",
+            "*a",
+            "{",
+            "%",
+        ];
+        let document = json!({ "values": tricky, "none": null, "flag": true, "n": 7, "half": 0.5, "empty": {}, "list": [] });
+        let text = yaml(&document);
+        assert_eq!(serde_saphyr::from_str::<Value>(&text).unwrap(), document, "{text}");
+        // kubectl reads YAML 1.1, where more words are no strings.
+        for word in ["yes", "on", "n", "0o17", "007", "1_000", "1:30", "2026-11-21"] {
+            assert!(
+                text.contains(&format!("'{word}'")) || text.contains(&format!("\"{word}\"")),
+                "{word}: {text}"
+            );
+        }
+        let long = json!({ "key": "QUJD".repeat(100) });
+        assert_eq!(yaml(&long), format!("key: {}\n", "QUJD".repeat(100)));
+    }
 
     #[test]
     fn the_document_read_back_from_yaml_is_the_same_tree() {
