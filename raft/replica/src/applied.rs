@@ -1,8 +1,8 @@
 //! The applied state on disk, behind a small trait: sled in production, a model in the simulator.
 //!
-//! A checkpoint writes the versions that changed since the last one, atomically with the log id they belong to, and is
-//! durable when it returns; only then may the journal forget the entries below it. A restart is the last
-//! checkpoint plus the journal's tail.
+//! A checkpoint writes the versions that changed since the last one, then the log id they belong to, and is durable when
+//! it returns; only then may the journal forget the entries below it. One that was cut short changes nothing that a
+//! load sees (`settle.rs`). A restart is the last checkpoint plus the journal's tail.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,12 +12,15 @@ use bytes::Bytes;
 use kactor_protocol::codec::CodecError;
 use kactor_protocol::ids::Revision;
 use kactor_protocol::store::Key;
-use kactor_state::{ClusterState, MetaRecord, RecordError, VersionRecord};
+use kactor_state::{ClusterState, MetaRecord, RangeSum, RecordError, VersionRecord};
 use serde::{Deserialize, Serialize};
 
 use crate::record::{LogIdRecord, MembershipRecord};
 
+mod settle;
 mod sled_store;
+#[cfg(test)]
+mod tests;
 
 pub use sled_store::SledStore;
 
@@ -43,11 +46,40 @@ pub enum AppliedError {
         "the applied state has format {found}, this kactor reads up to {APPLIED_FORMAT}: start the newer one"
     )]
     Newer { found: u32 },
-    #[error("the applied state in {} has rows but no meta row; restore a snapshot or join again", path.display())]
-    NoMeta { path: PathBuf },
+    #[error(
+        "the applied state ends at entry {applied}, but the journal forgot entries up to {purged}: its disk was rolled back \
+         or its files were removed. With other control hosts alive, remove this host's data directory and join again; on a \
+         single host, restore a snapshot (`kactor snapshot restore FILE`)"
+    )]
+    Behind { applied: u64, purged: u64 },
+    #[error(
+        "the applied state in {} is not what its checkpoint said: {found} objects were read, {expected} were written, or \
+         one of them differs; the disk lost or changed them. With other control hosts alive, remove this host's data \
+         directory and join again; on a single host, restore a snapshot (`kactor snapshot restore FILE`)",
+        path.display()
+    )]
+    Differs { path: PathBuf, found: u64, expected: u64 },
+    #[error("{} names generation {generation}, which is not there; restore a snapshot or join again", path.display())]
+    NoGeneration { path: PathBuf, generation: u64 },
+    #[error("the process is ending")]
+    Ended,
 }
 
-pub const APPLIED_FORMAT: u32 = 1;
+impl AppliedError {
+    /// Whether it is only space that is missing.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => matches!(
+                source.kind(),
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+            ),
+            _ => false,
+        }
+    }
+}
+
+/// 2: the checkpoint's row has a tree of its own, and garbage may stand beside what it describes.
+pub const APPLIED_FORMAT: u32 = 2;
 
 /// The row that ties the versions to the log. Frozen (`tests/golden`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +89,15 @@ pub struct AppliedMeta {
     pub membership_id: Option<LogIdRecord>,
     pub membership: MembershipRecord,
     pub state: MetaRecord,
+}
+
+/// The last row of a checkpoint: what stands beside it belongs to it or is garbage. Frozen (`tests/golden`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointRecord {
+    pub meta: AppliedMeta,
+    /// Of the live objects, so that a disk that lost some is found out.
+    pub n_objects: u64,
+    pub sum: u64,
 }
 
 /// What is written between two checkpoints: `None` removes the row.
@@ -73,8 +114,14 @@ pub struct Loaded {
 pub trait AppliedStore: Send {
     fn load(&mut self) -> Result<Option<Loaded>, AppliedError>;
 
-    /// Writes the rows and the meta row as one, durable when it returns.
-    fn checkpoint(&mut self, rows: &Rows, meta: &AppliedMeta) -> Result<(), AppliedError>;
+    /// Writes the rows and what they lead to as one, durable when it returns. `sum` is the whole state's.
+    /// After an error only `replace` may follow.
+    fn checkpoint(
+        &mut self,
+        rows: &Rows,
+        meta: &AppliedMeta,
+        sum: RangeSum,
+    ) -> Result<(), AppliedError>;
 
     /// Replaces everything, atomically and durably: after a snapshot was installed, or to get rid of garbage.
     fn replace(&mut self, state: &ClusterState, meta: &AppliedMeta) -> Result<(), AppliedError>;
@@ -104,7 +151,12 @@ impl AppliedStore for ModelStore {
         Ok(Some(Loaded { meta, state }))
     }
 
-    fn checkpoint(&mut self, rows: &Rows, meta: &AppliedMeta) -> Result<(), AppliedError> {
+    fn checkpoint(
+        &mut self,
+        rows: &Rows,
+        meta: &AppliedMeta,
+        _: RangeSum,
+    ) -> Result<(), AppliedError> {
         let mut disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
         for (at, row) in rows {
             match row {

@@ -265,6 +265,11 @@ impl Journal {
         Ok(())
     }
 
+    /// Segments that are full, and whose entries are needed still.
+    pub fn n_sealed(&self) -> u64 {
+        self.sealed.len() as u64
+    }
+
     /// Bytes on disk, spares included.
     pub fn bytes(&self) -> u64 {
         (self.sealed.len() + 1 + self.spares.len()) as u64 * self.segment_bytes

@@ -13,6 +13,7 @@ mod raft_types;
 pub mod record;
 mod replica;
 pub mod snapshot_file;
+mod space;
 mod state_machine;
 mod writer;
 

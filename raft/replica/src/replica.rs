@@ -6,10 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::{Either, select};
 use kactor_protocol::ids::ReplicaId;
 use kactor_protocol::store::ProposeError;
 use kactor_protocol::time::Deadline;
@@ -25,19 +28,27 @@ use tokio::sync::oneshot;
 
 use crate::applied::{AppliedError, AppliedStore};
 use crate::data_dir::{self, DataDirError, Identity};
-use crate::journal::{Journal, JournalError, SEGMENT_BYTES};
+use crate::journal::{Journal, JournalError, Recovered, SEGMENT_BYTES};
 use crate::log_store::LogStore;
 use crate::network::{Links, RaftTransport};
 use crate::raft_types::{Proposal, Types, seed_thread};
+use crate::space::Space;
 use crate::state_machine::StateMachine;
 use crate::writer::Writer;
 
 pub(crate) type Raft = openraft::Raft<Types, StateMachine>;
 
-/// Entries kept below a checkpoint, so that a follower that lags a little needs no snapshot.
-const ENTRIES_KEPT: u64 = 32;
-/// How often free space is looked at while writes come.
-const SPACE_LOOK_MS: u64 = 250;
+/// Entries kept below a checkpoint, so that a follower that lags a little needs no snapshot. Few, because an entry may have
+/// 3 MB, and the journal's bound counts them.
+const ENTRIES_KEPT: u64 = 8;
+/// Full segments of the journal after which a checkpoint is due, whatever changed.
+const SEALED_CHECKPOINT: u64 = 4;
+/// Full segments at which proposals wait for a checkpoint: the journal takes no more than this, one that is
+/// written, and its spares.
+const SEALED_MAX: u64 = 8;
+/// How long a proposal waits for room before it is refused, and how long before its deadline.
+const ROOM_WAIT_MAX: Duration = Duration::from_secs(10);
+const ROOM_WAIT_MARGIN: Duration = Duration::from_millis(50);
 
 /// How a replica is set up.
 #[derive(Debug, Clone)]
@@ -97,14 +108,11 @@ pub struct Replica {
 struct RaftLog {
     id: ReplicaId,
     env: Env,
-    dir: PathBuf,
-    reserve_bytes: u64,
+    space: Space,
     raft: Raft,
     writer: Writer,
     table: Arc<Table>,
-    /// Free bytes when last looked, and when.
-    free_bytes: AtomicU64,
-    looked_ms: AtomicU64,
+    machine: StateMachine,
 }
 
 impl Replica {
@@ -125,30 +133,30 @@ impl Replica {
             floor,
         )
         .await?;
+        check_meet(floor, &recovered)?;
         let writer = Writer::start(&env, journal);
         let (meta, state) = match loaded {
             Some(loaded) => (Some(loaded.meta), loaded.state),
             None => (None, ClusterState::new()),
         };
         let table = Table::new(state);
-        let machine = StateMachine::new(&env, table.clone(), applied, meta.as_ref());
+        let space = Space::new(env.clone(), config.dir.clone(), config.reserve_bytes);
+        let machine = StateMachine::new(&env, table.clone(), applied, meta.as_ref(), space.clone());
         let log_store = LogStore::new(recovered, writer.clone());
         let raft = start_raft(&env, &config, log_store, machine.clone(), transport).await?;
         let log = Arc::new(RaftLog {
             id: ReplicaId(config.identity.replica),
             env: env.clone(),
-            dir: config.dir,
-            reserve_bytes: config.reserve_bytes,
+            space,
             raft,
             writer,
             table: table.clone(),
-            free_bytes: AtomicU64::new(u64::MAX),
-            looked_ms: AtomicU64::new(0),
+            machine,
         });
         let store = Store::new(env.clone(), table, log.clone());
         let tasks = vec![
             env.spawn(Lane::Raft, watch_leadership(log.clone())),
-            env.spawn(Lane::Raft, checkpoint_when_due(log.clone(), machine)),
+            env.spawn(Lane::Raft, checkpoint_when_due(log.clone())),
         ];
         Ok(Self { log, store, tasks })
     }
@@ -158,11 +166,15 @@ impl Replica {
     }
 
     /// Resolves when the disk failed: the process must end, and must not be asked to sync again.
-    pub async fn failed(&self) -> Arc<JournalError> {
-        let mut fatal = self.log.writer.fatal.clone();
-        match fatal.wait_for(Option::is_some).await {
-            Ok(error) => error.clone().expect("waited for it"),
-            Err(_) => Arc::new(JournalError::Ended),
+    pub async fn failed(&self) -> Arc<dyn std::error::Error + Send + Sync> {
+        let mut journal = self.log.writer.fatal.clone();
+        let mut applied = self.log.machine.broken.subscribe();
+        let journal = pin!(journal.wait_for(Option::is_some));
+        let applied = pin!(applied.wait_for(Option::is_some));
+        match select(journal, applied).await {
+            Either::Left((Ok(error), _)) => error.clone().expect("waited for it"),
+            Either::Right((Ok(error), _)) => error.clone().expect("waited for it"),
+            Either::Left((Err(_), _)) | Either::Right((Err(_), _)) => Arc::new(JournalError::Ended),
         }
     }
 
@@ -273,9 +285,9 @@ async fn watch_leadership(log: Arc<RaftLog>) {
     }
 }
 
-async fn checkpoint_when_due(log: Arc<RaftLog>, machine: StateMachine) {
+async fn checkpoint_when_due(log: Arc<RaftLog>) {
     loop {
-        machine.due.notified().await;
+        log.machine.due.notified().await;
         if log.raft.trigger().snapshot().await.is_err() {
             return;
         }
@@ -314,27 +326,59 @@ impl RaftLog {
         if self.writer.fatal.borrow().is_some() {
             return WriteState::Stopped;
         }
-        let now_ms = u64::try_from(self.env.monotonic().as_millis()).unwrap_or(u64::MAX);
-        let looked_ms = self.looked_ms.load(Ordering::Relaxed);
-        if looked_ms == 0 || now_ms >= looked_ms.saturating_add(SPACE_LOOK_MS) {
-            self.looked_ms.store(now_ms.max(1), Ordering::Relaxed);
-            let free = self.env.disk.free_bytes(&self.dir).unwrap_or(u64::MAX);
-            self.free_bytes.store(free, Ordering::Relaxed);
-        }
-        let free_bytes = self.free_bytes.load(Ordering::Relaxed);
         let is_full = self.writer.stats.is_full.load(Ordering::Relaxed);
-        if is_full || free_bytes < self.reserve_bytes {
-            return WriteState::Full { free_bytes, reserve_bytes: self.reserve_bytes };
+        if is_full || self.space.is_short() {
+            let (free_bytes, reserve_bytes) = (self.space.free_bytes(), self.space.reserve_bytes);
+            return WriteState::Full { free_bytes, reserve_bytes };
         }
         WriteState::Open
+    }
+
+    /// Keeps the journal from growing while checkpoints are slow: waits for one, as long as the caller can wait. What
+    /// is refused here was not proposed.
+    async fn room(&self, deadline: Deadline) -> Result<(), ProposeError> {
+        let stats = &self.writer.stats;
+        if stats.n_sealed.load(Ordering::Relaxed) < SEALED_CHECKPOINT {
+            return Ok(());
+        }
+        let last = deadline.at().saturating_sub(ROOM_WAIT_MARGIN);
+        let last = last.min(self.env.monotonic() + ROOM_WAIT_MAX);
+        let mut patience = pin!(self.env.clock.sleep_until(last));
+        loop {
+            let mut freed = pin!(stats.freed.notified());
+            freed.as_mut().enable();
+            let n_sealed = stats.n_sealed.load(Ordering::Relaxed);
+            if n_sealed >= SEALED_CHECKPOINT {
+                self.machine.due.notify_one();
+            }
+            if n_sealed < SEALED_MAX {
+                return Ok(());
+            }
+            if let Either::Right(_) = select(freed, patience.as_mut()).await {
+                return Err(ProposeError::Overloaded);
+            }
+        }
+    }
+}
+
+/// What the journal forgot must be in the applied state.
+fn check_meet(applied: Option<u64>, recovered: &Recovered) -> Result<(), AppliedError> {
+    match recovered.purged.map(|it| it.index) {
+        Some(purged) if applied.is_none_or(|it| it < purged) => {
+            Err(AppliedError::Behind { applied: applied.unwrap_or(0), purged })
+        }
+        _ => Ok(()),
     }
 }
 
 #[async_trait]
 impl Log for RaftLog {
-    async fn submit(&self, command: Command, _: Deadline) -> Result<Outcome, ProposeError> {
+    async fn submit(&self, command: Command, deadline: Deadline) -> Result<Outcome, ProposeError> {
         match self.write_state() {
-            WriteState::Open => self.write(command).await,
+            WriteState::Open => {
+                self.room(deadline).await?;
+                self.write(command).await
+            }
             // What gives space back is taken on a full disk too: compaction.
             WriteState::Full { .. } if matches!(command, Command::Compact { .. }) => {
                 self.write(command).await
@@ -364,8 +408,14 @@ impl Log for RaftLog {
         let trouble = match (self.writer.fatal.borrow().as_ref(), writes) {
             (Some(error), _) => Some(error.to_string()),
             (None, WriteState::Full { free_bytes, reserve_bytes }) => Some(format!(
-                "the disk is almost full: {free_bytes} bytes free, {reserve_bytes} are kept; writes are refused"
+                "the disk of the data directory is almost full: {} MiB free, {} MiB are kept; writes are refused until \
+                 there is space again, reads go on",
+                free_bytes >> 20,
+                reserve_bytes >> 20
             )),
+            (None, WriteState::Open) if stats.n_sealed.load(Ordering::Relaxed) >= SEALED_MAX => {
+                Some("the disk is slow: writes wait until the state is checkpointed".to_owned())
+            }
             _ => None,
         };
         LogStatus {

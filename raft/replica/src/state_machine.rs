@@ -10,14 +10,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use kactor_runtime::env::{Env, Lane};
-use kactor_state::{Applied, ClusterState, SnapshotReader, SnapshotWriter, VersionRecord};
+use kactor_state::{
+    Applied, ClusterState, RangeSum, SnapshotReader, SnapshotWriter, VersionRecord,
+};
 use kactor_store::Table;
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::applied::{APPLIED_FORMAT, AppliedError, AppliedMeta, AppliedStore, Rows};
 use crate::raft_types::{Answer, Committed, LogId, StoredMembership, Types};
+use crate::space::Space;
 
 /// Changed bytes after which a checkpoint is due.
 pub const CHECKPOINT_BYTES: u64 = 8 << 20;
@@ -27,6 +30,8 @@ const SLACK_BYTES: u64 = 32 << 20;
 const DISK_WORK_LEN: usize = 4;
 /// What a row takes beside its key and body.
 const ROW_BYTES: u64 = 128;
+/// What sled may take beside what it is given: half-filled segments, and pages that it moves.
+const SLED_BYTES: u64 = 8 << 20;
 
 pub type Snapshot = openraft::Snapshot<Committed, u64, openraft::impls::BasicNode, SnapshotBody>;
 pub type SnapshotMeta = openraft::SnapshotMeta<Committed, u64, openraft::impls::BasicNode>;
@@ -86,6 +91,9 @@ pub struct StateMachine {
     /// Woken when a checkpoint is due.
     pub(crate) due: Arc<Notify>,
     pub(crate) applied_bytes: Arc<AtomicU64>,
+    /// Why the applied store takes nothing more; raft ends then, and so must the process.
+    pub(crate) broken: watch::Sender<Option<Arc<AppliedError>>>,
+    space: Space,
 }
 
 /// Where in the log the table is, and what no checkpoint holds yet.
@@ -103,6 +111,7 @@ impl StateMachine {
         table: Arc<Table>,
         store: Box<dyn AppliedStore>,
         loaded: Option<&AppliedMeta>,
+        space: Space,
     ) -> Self {
         let position = loaded.map_or_else(Position::default, |meta| Position {
             last: meta.applied.map(LogId::from),
@@ -121,6 +130,8 @@ impl StateMachine {
             position: Arc::new(Mutex::new(position)),
             due: Arc::default(),
             applied_bytes,
+            broken: watch::Sender::new(None),
+            space,
         }
     }
 
@@ -156,9 +167,11 @@ impl StateMachine {
     /// What a checkpoint made now would write. Called between two entries.
     fn take_checkpoint(&self) -> Checkpoint {
         let mut position = self.position();
-        position.rows_bytes = 0;
+        let rows_bytes = std::mem::take(&mut position.rows_bytes);
         Checkpoint {
             rows: std::mem::take(&mut position.rows),
+            rows_bytes,
+            sum: self.table.read().checksum(),
             meta: self.meta(&position),
             last: position.last,
             membership: position.membership.clone(),
@@ -178,11 +191,17 @@ impl StateMachine {
     }
 
     /// Runs disk work where it may block.
-    async fn on_disk(&self, work: Work) -> Result<(), io::Error> {
+    async fn on_disk(&self, work: Work) -> Result<(), AppliedError> {
         let (done, answer) = oneshot::channel();
-        let ended = || io::Error::other("the process is ending");
-        self.disk_work.send((work, done)).await.map_err(|_| ended())?;
-        answer.await.map_err(|_| ended())?.map_err(io::Error::other)
+        self.disk_work.send((work, done)).await.map_err(|_| AppliedError::Ended)?;
+        answer.await.map_err(|_| AppliedError::Ended)?
+    }
+
+    /// Tells the shell first: what raft makes of the error ends raft only.
+    fn fail(&self, error: AppliedError) -> io::Error {
+        let error = Arc::new(error);
+        self.broken.send_replace(Some(error.clone()));
+        io::Error::other(error)
     }
 }
 
@@ -218,6 +237,8 @@ impl Position {
 /// A checkpoint that is being made.
 pub struct Checkpoint {
     rows: Rows,
+    rows_bytes: u64,
+    sum: RangeSum,
     meta: AppliedMeta,
     last: Option<LogId>,
     membership: StoredMembership,
@@ -226,24 +247,67 @@ pub struct Checkpoint {
     machine: StateMachine,
 }
 
+impl Checkpoint {
+    /// What it may take while it is written.
+    fn bytes_needed(&self) -> u64 {
+        let rows = match &self.whole {
+            Some(state) => whole_bytes(state),
+            None => self.rows_bytes,
+        };
+        rows.saturating_mul(2).saturating_add(SLED_BYTES)
+    }
+
+    async fn write(&mut self) -> Result<(), AppliedError> {
+        let (meta, sum) = (self.meta.clone(), self.sum);
+        let work: Work = match self.whole.take() {
+            Some(state) => Box::new(move |store| store.replace(&state, &meta)),
+            None => {
+                let rows = std::mem::take(&mut self.rows);
+                Box::new(move |store| store.checkpoint(&rows, &meta, sum))
+            }
+        };
+        self.machine.on_disk(work).await
+    }
+
+    /// The disk became full meanwhile. The table has everything: all of it is written anew, as it is now. What was collected
+    /// since stays collected, and is written twice at worst.
+    fn begin_again(&mut self) {
+        let position = self.machine.position();
+        let state = self.machine.table.read().clone();
+        self.meta = self.machine.meta(&position);
+        self.last = position.last;
+        self.membership = position.membership.clone();
+        self.whole = Some(state);
+    }
+}
+
 impl RaftSnapshotBuilder<Types> for Checkpoint {
     type SnapshotData = SnapshotBody;
 
+    /// Waits for space as long as it takes: meanwhile the journal keeps everything, and takes only so much.
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
-        let rows = std::mem::take(&mut self.rows);
-        let meta = self.meta.clone();
-        let whole = self.whole.take();
-        self.machine
-            .on_disk(Box::new(move |store| match whole {
-                Some(state) => store.replace(&state, &meta),
-                None => store.checkpoint(&rows, &meta),
-            }))
-            .await?;
+        loop {
+            self.machine.space.until_free(self.bytes_needed()).await;
+            match self.write().await {
+                Ok(()) => break,
+                Err(error) if error.is_full() => {
+                    tracing::warn!(%error, "a checkpoint waits for space");
+                    self.begin_again();
+                }
+                Err(error) => return Err(self.machine.fail(error)),
+            }
+        }
         let meta =
             SnapshotMeta { last_log_id: self.last, last_membership: self.membership.clone() };
         let table = TableAtOpen(self.machine.table.clone());
         Ok(Snapshot { meta, snapshot: SnapshotBody::Table(table) })
     }
+}
+
+/// Keys and bodies of all versions, with what a row adds.
+fn whole_bytes(state: &ClusterState) -> u64 {
+    let rows = state.n_objects().saturating_mul(ROW_BYTES);
+    state.live_bytes().saturating_add(state.past_bytes()).saturating_add(rows)
 }
 
 impl RaftStateMachine<Types> for StateMachine {
@@ -272,9 +336,11 @@ impl RaftStateMachine<Types> for StateMachine {
     async fn get_snapshot_builder(&mut self) -> Checkpoint {
         let mut checkpoint = self.take_checkpoint();
         let state = self.table.read();
-        let live_bytes = state.live_bytes() + state.past_bytes();
+        let live_bytes = whole_bytes(&state);
         let bytes_max = live_bytes.saturating_mul(3).saturating_add(SLACK_BYTES);
-        if self.applied_bytes.load(Ordering::Relaxed) > bytes_max {
+        let has_room = self.space.free_bytes() > live_bytes.saturating_mul(2) + SLED_BYTES;
+        if has_room && self.applied_bytes.load(Ordering::Relaxed) > bytes_max {
+            // What is collected meanwhile is above it: nothing is applied between the two looks.
             checkpoint.whole = Some(state.clone());
         }
         checkpoint
@@ -294,7 +360,8 @@ impl RaftStateMachine<Types> for StateMachine {
             state: state.meta_record(),
         };
         let copy = state.clone();
-        self.on_disk(Box::new(move |store| store.replace(&copy, &record))).await?;
+        let written = self.on_disk(Box::new(move |store| store.replace(&copy, &record))).await;
+        written.map_err(|error| self.fail(error))?;
         let mut position = self.position();
         *position = Position {
             last: meta.last_log_id,

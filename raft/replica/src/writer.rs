@@ -3,13 +3,15 @@
 //! It runs on `Lane::Journal`, because a sync blocks. Votes and entries wait in one bounded queue, in order. After a
 //! failure every answer is an error and `fatal` names the first one: the shell ends the process.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures::future::{Either, select};
 use kactor_runtime::env::{Env, Lane};
 use openraft::storage::IOFlushed;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::journal::{Journal, JournalError};
 use crate::raft_types::Types;
@@ -19,6 +21,8 @@ use crate::record::{LogIdRecord, Record};
 const QUEUE_LEN: usize = 4096;
 /// Records that share one sync at most.
 const RECORDS_PER_SYNC_MAX: usize = 8192;
+/// How often a segment is tried to be made while the disk is full.
+const SPARE_EVERY: Duration = Duration::from_secs(1);
 
 /// Whom to tell when the records are durable.
 pub(crate) enum Done {
@@ -40,6 +44,10 @@ pub struct WriterStats {
     pub journal_bytes: AtomicU64,
     /// No spare segment could be made: the disk is full.
     pub is_full: AtomicBool,
+    /// Segments that only a checkpoint can free.
+    pub n_sealed: AtomicU64,
+    /// Told when some were freed.
+    pub freed: Notify,
 }
 
 /// The sending side.
@@ -55,6 +63,7 @@ impl Writer {
         let (requests, queue) = mpsc::channel(QUEUE_LEN);
         let stats = Arc::new(WriterStats::default());
         stats.journal_bytes.store(journal.bytes(), Ordering::Relaxed);
+        stats.n_sealed.store(journal.n_sealed(), Ordering::Relaxed);
         let (report, fatal) = watch::channel(None);
         let shell = Shell { env: env.clone(), journal, queue, stats: stats.clone(), report };
         env.spawn(Lane::Journal, shell.run());
@@ -93,10 +102,23 @@ struct Shell {
 
 impl Shell {
     async fn run(mut self) {
-        while let Some(first) = self.queue.recv().await {
+        while let Some(first) = self.next().await {
             self.turn(first).await;
             self.prepare();
         }
+    }
+
+    /// The next request. On a full disk nobody may send one, because writes are refused: so it looks by itself.
+    async fn next(&mut self) -> Option<Request> {
+        while self.stats.is_full.load(Ordering::Relaxed) {
+            let pause = pin!(self.env.clock.sleep_until(self.env.monotonic() + SPARE_EVERY));
+            match select(pin!(self.queue.recv()), pause).await {
+                Either::Left((request, _)) => return request,
+                Either::Right(_) => {}
+            }
+            self.prepare();
+        }
+        self.queue.recv().await
     }
 
     /// Takes what waits, makes it durable together, then answers.
@@ -127,6 +149,8 @@ impl Shell {
         }
         if let Some((id, done)) = purge {
             let purged = self.journal.purge(id).await.map_err(|error| self.fail(error));
+            self.stats.n_sealed.store(self.journal.n_sealed(), Ordering::Relaxed);
+            self.stats.freed.notify_waiters();
             let _ = done.send(purged);
         }
     }
@@ -163,6 +187,7 @@ impl Shell {
             self.stats.is_full.store(is_full, Ordering::Relaxed);
         }
         self.stats.journal_bytes.store(self.journal.bytes(), Ordering::Relaxed);
+        self.stats.n_sealed.store(self.journal.n_sealed(), Ordering::Relaxed);
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::Path;
 use kactor_protocol::codec;
 use kactor_protocol::ids::{Reign, ReplicaId, Revision};
 use kactor_protocol::time::Timestamp;
-use kactor_replica::applied::AppliedMeta;
+use kactor_replica::applied::{AppliedMeta, CheckpointRecord};
 use kactor_replica::data_dir::Identity;
 use kactor_replica::record::{
     EntryRecord, LogIdRecord, MembershipRecord, PayloadRecord, Record, VoteRecord,
@@ -73,5 +73,6 @@ fn the_applied_meta_row_and_the_identity_read_and_write_as_ever() {
         state,
     };
     check("applied-meta.bin", &meta);
+    check("checkpoint.bin", &CheckpointRecord { meta, n_objects: 70_000, sum: u64::MAX - 1 });
     check("identity.bin", &Identity { cluster: "c1".into(), replica: 7 });
 }

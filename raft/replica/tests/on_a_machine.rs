@@ -62,16 +62,8 @@ async fn compact_and_checkpoint(env: &Env, replica: &Replica) {
     replica.checkpoint().await.unwrap();
 }
 
-/// sled's batches take a lock of the whole process, and two databases in one process were seen to stand still on it
-/// (a checkpoint of one, the flush at the drop of the other). A kactor has one; so has each test its turn.
-fn one_at_a_time() -> std::sync::MutexGuard<'static, ()> {
-    static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
 #[test]
 fn a_restart_reads_the_checkpoint_and_the_journals_tail() {
-    let _turn = one_at_a_time();
     let machine = Machine::with_gateway_lanes(1);
     let env = machine.env().clone();
     let folder = tempfile::tempdir().unwrap();
@@ -87,7 +79,7 @@ fn a_restart_reads_the_checkpoint_and_the_journals_tail() {
             }
             let before = replica.store().table().read().clone();
             replica.stop().await;
-            // sled's own lock is released with its last user.
+            // sled's threads keep its file locked for a moment; only tests open a database twice in one process.
             let applied = folder.path().join("applied");
             wait_until(&env, || SledStore::open(&applied).is_ok()).await;
             let replica = start(&env, folder.path(), "c1").await;
@@ -102,7 +94,6 @@ fn a_restart_reads_the_checkpoint_and_the_journals_tail() {
 
 #[test]
 fn disk_use_stays_bounded_under_churn() {
-    let _turn = one_at_a_time();
     let machine = Machine::with_gateway_lanes(1);
     let env = machine.env().clone();
     let folder = tempfile::tempdir().unwrap();
@@ -142,7 +133,6 @@ fn bytes_under(folder: &Path) -> u64 {
 
 #[test]
 fn a_restored_snapshot_begins_a_new_epoch() {
-    let _turn = one_at_a_time();
     let machine = Machine::with_gateway_lanes(1);
     let env = machine.env().clone();
     let folder = tempfile::tempdir().unwrap();
@@ -177,7 +167,6 @@ fn a_restored_snapshot_begins_a_new_epoch() {
 
 #[test]
 fn two_processes_cannot_use_one_directory() {
-    let _turn = one_at_a_time();
     let folder = tempfile::tempdir().unwrap();
     let held = DirLock::take(folder.path()).unwrap();
     assert!(matches!(DirLock::take(folder.path()), Err(DataDirError::InUse { .. })));

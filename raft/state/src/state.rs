@@ -315,6 +315,15 @@ impl ClusterState {
         self.checksums.ranges()
     }
 
+    /// The sum over all live objects.
+    pub fn checksum(&self) -> RangeSum {
+        let add = |a: RangeSum, b: &RangeSum| RangeSum {
+            n_objects: a.n_objects + b.n_objects,
+            sum: a.sum.wrapping_add(b.sum),
+        };
+        self.checksums().values().fold(RangeSum::default(), add)
+    }
+
     /// The hashes behind one range's sum, to find the object that differs.
     pub fn object_sums(&self, prefix: &str) -> Vec<ObjectSum> {
         let sum = |it: &Stored| ObjectSum {

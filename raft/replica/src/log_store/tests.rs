@@ -11,6 +11,7 @@ use super::LogStore;
 use crate::applied::ModelStore;
 use crate::journal::Journal;
 use crate::raft_types::Types;
+use crate::space::Space;
 use crate::state_machine::StateMachine;
 use crate::writer::Writer;
 
@@ -28,7 +29,9 @@ impl StoreBuilder<Types, LogStore, StateMachine, tempfile::TempDir> for Builder 
                 .unwrap();
         let log = LogStore::new(recovered, Writer::start(&env, journal));
         let table = Table::new(kactor_state::ClusterState::new());
-        let machine = StateMachine::new(&env, table, Box::new(ModelStore::default()), None);
+        let store = Box::new(ModelStore::default());
+        let space = Space::new(env.clone(), "/data".into(), 0);
+        let machine = StateMachine::new(&env, table, store, None, space);
         Ok((folder, log, machine))
     }
 }
