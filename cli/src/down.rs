@@ -9,6 +9,7 @@ use kactor_runtime::env::Env;
 use crate::args::DownArgs;
 use crate::data_dir::{DataDir, Holder};
 use crate::kubeconfig_file;
+use crate::progress::Progress;
 
 /// How long `down` waits for the process to end.
 const DOWN_MAX: Duration = Duration::from_secs(30);
@@ -40,6 +41,7 @@ fn stop(dir: &DataDir, holder: &Holder) -> anyhow::Result<()> {
         .with_context(|| format!("asking kactor with pid {pid} to stop"))?;
     let env = Env::machine();
     let limit = env.monotonic() + DOWN_MAX;
+    let mut progress = Progress::new(&env);
     crate::client::block_on(async {
         while dir.holder()?.is_some() {
             if env.monotonic() > limit {
@@ -48,6 +50,7 @@ fn stop(dir: &DataDir, holder: &Holder) -> anyhow::Result<()> {
                     DOWN_MAX.as_secs()
                 );
             }
+            progress.show(&format!("waiting for kactor with pid {pid} to stop"));
             env.sleep(Duration::from_millis(50)).await;
         }
         Ok(())

@@ -7,6 +7,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use kactor_protocol::ActorName;
+use kactor_protocol::insight::{Insight, InsightReply};
 use kactor_runtime::env::{Env, Machine};
 use kactor_store::Store;
 use serde_json::Value;
@@ -20,6 +22,7 @@ use crate::{machine_facts, networks, print};
 
 /// How long requests in flight may take at the end.
 const DRAIN: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 pub fn run(args: &UpArgs) -> anyhow::Result<ExitCode> {
     let dir = DataDir::find(args.data_dir.as_deref())?;
@@ -196,7 +199,7 @@ impl Account<'_> {
         args: &UpArgs,
         merged: &Merged,
     ) -> Infallible {
-        ready(self.env, cluster.api.store(), plan).await;
+        ready(self.env, cluster, plan).await;
         self.line("ready", &format!("{} ({})", ready_words(plan), self.since()));
         if let (true, Some(driver)) = (args.demo, cluster.driver.clone()) {
             let scratch = plan.dir.root().join("scratch");
@@ -266,16 +269,28 @@ fn ready_words(plan: &Plan) -> String {
     }
 }
 
+/// Whether the agent of this start speaks with the API: the Node object alone may be as an earlier start left it.
+async fn agent_is_registered(cluster: &Cluster) -> bool {
+    let Ok(actor) = ActorName::new("agent") else { return false };
+    let reply = cluster.system.insight(Insight::Inspect { actor }).await;
+    let InsightReply::Inspect { report } = reply else { return false };
+    let state = report.state.and_then(|it| serde_json::from_str::<Value>(&it).ok());
+    state.is_some_and(|it| it["registered"] == true)
+}
+
 /// Resolves when the node is Ready, or at once when there is none.
-async fn ready(env: &Env, store: &Store, plan: &Plan) {
+async fn ready(env: &Env, cluster: &Cluster, plan: &Plan) {
     if plan.runtime == Runtime::None {
         return;
     }
     let Ok(key) = kactor_protocol::store::Key::new("", "nodes", "", &plan.node_name) else {
         return;
     };
+    while !agent_is_registered(cluster).await {
+        env.sleep(LOOK_EVERY).await;
+    }
     loop {
-        let node = store.get(&key);
+        let node = cluster.api.store().get(&key);
         let object: serde_json::Value =
             node.and_then(|it| serde_json::from_slice(&it.value.body).ok()).unwrap_or_default();
         let conditions = object["status"]["conditions"].as_array();
@@ -286,7 +301,7 @@ async fn ready(env: &Env, store: &Store, plan: &Plan) {
         {
             return;
         }
-        env.sleep(Duration::from_millis(20)).await;
+        env.sleep(LOOK_EVERY).await;
     }
 }
 

@@ -50,13 +50,28 @@ fn a_machine_that_cannot_run_containers_is_told_why_and_what_works() {
         return skip("containers need root");
     }
     let cluster = Cluster::prepared(Runtime::Embedded);
-    let up = cluster.up();
-    let hidden = "mount -t tmpfs none /sys/fs/cgroup && exec \"$0\" \"$@\"";
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", hidden]).arg(up.get_program()).args(up.get_args());
-    let answer = process::run(command.env("HOME", cluster.folder().join("home")), "");
+    // The same machine, with nothing where the cgroups are.
+    let without_cgroups = |command: &Command| {
+        let hidden = "mount -t tmpfs none /sys/fs/cgroup && exec \"$0\" \"$@\"";
+        let mut out = Command::new("unshare");
+        out.args(["--mount", "sh", "-c", hidden]).arg(command.get_program());
+        out.args(command.get_args()).env("HOME", cluster.folder().join("home"));
+        process::run(&mut out, "")
+    };
+    let answer = without_cgroups(&cluster.up());
     refused(&answer, &["cgroups", "cpu, memory, pids", "mount cgroup2", "hollow"]);
     assert!(!cluster.data_dir().exists());
+    // The doctor finds the same, and says so to scripts too.
+    let mut doctor = cluster.command(&["doctor", "-o", "json"]);
+    let answer = without_cgroups(doctor.arg("--data-dir").arg(cluster.data_dir()));
+    assert_eq!(answer.code, 1, "{answer:?}");
+    let findings: Vec<serde_json::Value> = serde_json::from_str(&answer.stdout).unwrap();
+    let failed: Vec<_> = findings.iter().filter(|it| it["verdict"] == "fail").collect();
+    assert_eq!(failed.len(), 1, "{findings:?}");
+    assert_eq!(failed[0]["check"], "cgroups");
+    for it in ["kernel", "disk sync", "API port 6443", "clock"] {
+        assert!(findings.iter().any(|found| found["check"] == it), "{it} is not checked");
+    }
 }
 
 #[test]
