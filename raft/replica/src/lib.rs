@@ -9,6 +9,7 @@ pub mod data_dir;
 pub mod journal;
 mod log_store;
 mod network;
+mod quorum;
 mod raft_types;
 pub mod record;
 mod replica;

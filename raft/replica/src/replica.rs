@@ -23,7 +23,7 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
 use openraft::impls::BasicNode;
 use openraft::raft::ReadPolicy;
-use openraft::{Config, ServerState, SnapshotPolicy};
+use openraft::{Config, Instant as _, RaftMetrics, ServerState, SnapshotPolicy};
 use tokio::sync::oneshot;
 
 use crate::applied::{AppliedError, AppliedStore};
@@ -31,6 +31,7 @@ use crate::data_dir::{self, DataDirError, Identity};
 use crate::journal::{Journal, JournalError, Recovered, SEGMENT_BYTES};
 use crate::log_store::LogStore;
 use crate::network::{Links, RaftTransport};
+use crate::quorum::{self, Standing};
 use crate::raft_types::{Proposal, Types, seed_thread};
 use crate::space::Space;
 use crate::state_machine::StateMachine;
@@ -210,7 +211,7 @@ fn raft_config(cluster: &str) -> Config {
     Config {
         cluster_name: cluster.to_owned(),
         heartbeat_interval: 100,
-        election_timeout_min: 500,
+        election_timeout_min: quorum::ELECTION_TIMEOUT_MIN.as_millis() as u64,
         election_timeout_max: 1000,
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: ENTRIES_KEPT,
@@ -263,26 +264,44 @@ async fn build_raft(
     Ok(raft)
 }
 
-/// Begins a reign in each term that this replica leads, and publishes it.
+/// Begins a reign in each term that this replica leads, and publishes it while a quorum answers.
 async fn watch_leadership(log: Arc<RaftLog>) {
     let mut metrics = log.raft.metrics();
     let mut began: Option<(u64, kactor_protocol::ids::Reign)> = None;
     loop {
-        let (state, term, leader) = {
-            let seen = metrics.borrow_watched();
-            (seen.state, seen.current_term, seen.current_leader.map(ReplicaId))
-        };
-        let leads = state == ServerState::Leader;
-        if leads && began.is_none_or(|(at, _)| at != term) {
-            began = log.begin_reign().await.map(|reign| (term, reign)).or(began);
+        let (mut standing, mut leader) = standing_of(&metrics.borrow_watched());
+        if standing.leads && began.is_none_or(|(at, _)| at != standing.term) {
+            began = log.begin_reign().await.map(|reign| (standing.term, reign)).or(began);
+            // Since then a quorum took the reign's first command.
+            (standing, leader) = standing_of(&metrics.borrow_watched());
         }
-        let ours = began.filter(|(at, _)| leads && *at == term).map(|(_, reign)| reign);
-        log.table.set_leadership(LeadershipState { leader, ours });
-        if metrics.changed().await.is_err() {
+        log.table.set_leadership(LeadershipState { leader, ours: standing.ours(began) });
+        let look = async {
+            match standing.can_lapse() {
+                true => log.env.sleep(quorum::LOOK_EVERY).await,
+                false => std::future::pending().await,
+            }
+        };
+        let told = tokio::select! {
+            biased;
+            told = metrics.changed() => told.is_ok(),
+            () = look => true,
+        };
+        if !told {
             log.table.stop();
             return;
         }
     }
+}
+
+fn standing_of(seen: &RaftMetrics<Types>) -> (Standing, Option<ReplicaId>) {
+    let standing = Standing {
+        leads: seen.state == ServerState::Leader,
+        term: seen.current_term,
+        n_voters: seen.membership_config.voter_ids().count(),
+        acknowledged_ago: seen.last_quorum_acked.as_ref().map(|it| it.elapsed()),
+    };
+    (standing, seen.current_leader.map(ReplicaId))
 }
 
 async fn checkpoint_when_due(log: Arc<RaftLog>) {
