@@ -1,8 +1,9 @@
 //! The composition root: everything that one host runs, put together in order.
 //!
-//! Store → API → view, controllers, scheduler → gateway → node. What each part needs of another is passed here and
-//! nowhere else. Starting is quick because nothing waits for what it does not need: the gateway listens as soon as the
-//! API exists, `/readyz` turns 200 when the bootstrap objects are durable.
+//! Store → API → gateway; then, once the bootstrap objects are durable, view, controllers, scheduler and node. What each
+//! part needs of another is passed here and nowhere else. Starting is quick because nothing waits for what it does not
+//! need: the gateway listens as soon as the API exists, `/readyz` turns 200 when the bootstrap objects are durable, and
+//! nobody who acts on the cluster begins before its own roles exist, so nobody is refused and backs off.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -19,8 +20,9 @@ use kactor_agent::ports::{ControlPlane, PodDialer, Unanswered};
 use kactor_agent::streams_actor::{ControlEnd, StreamsActor as NodeStreamsActor};
 use kactor_agent::token_cache::TokenCache;
 use kactor_api::{Api, ApiConfig, EncryptionKey, Endpoint, ServiceRange};
+use kactor_controllers::cluster_dns::{ClusterDns, Served};
 use kactor_controllers::node_ipam::CidrRange;
-use kactor_controllers::start::ControllersConfig;
+use kactor_controllers::start::{ControllersConfig, Liveness};
 use kactor_drivers::driver::Driver;
 use kactor_gateway::{
     Check, CheckAsked, Gateway, GatewayConfig, ImageOrder, InsightSource, Limits, Listener, Pki,
@@ -28,15 +30,18 @@ use kactor_gateway::{
 };
 use kactor_protocol::insight::{Insight, InsightReply};
 use kactor_protocol::node::{ApiReply, CallApi};
-use kactor_protocol::{HostId, Incarnation};
+use kactor_protocol::{HostId, Incarnation, Timestamp};
 use kactor_runtime::env::{Env, Lane, OpenMode};
 use kactor_runtime::{ActorSystem, Asker, Child, Delivery};
+use kactor_sessions::lease_actor::LeaseActor;
+use kactor_sessions::pulses::Pulses;
 use kactor_sessions::session_actor::{AgentLink, SessionActor};
 use kactor_sessions::streams::{NodeLink, SessionStreams};
 use kactor_sessions::streams_actor::StreamsActor;
 use kactor_store::Store;
 use kactor_streams::BoxFuture;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::args::Runtime;
 use crate::data_dir::DataDir;
@@ -44,6 +49,7 @@ use crate::machine_facts;
 use crate::node_parts::{self, NodeParts};
 
 /// What this host shall run.
+#[derive(Clone)]
 pub struct Plan {
     pub dir: DataDir,
     pub listen: SocketAddr,
@@ -64,8 +70,12 @@ pub struct Cluster {
     /// What runs pods, where there is a node.
     pub driver: Option<Arc<dyn Driver>>,
     replica: crate::replica::RunningStore,
+    /// Why what begins after bootstrap could not begin.
+    broken: watch::Receiver<Option<String>>,
 }
 
+/// Where tests run, whatever could cross hosts shows that it survives the codec.
+const DELIVERY: Delivery = if cfg!(debug_assertions) { Delivery::Encoded } else { Delivery::Moved };
 /// `cluster.local`, as everywhere.
 const DOMAIN: &str = "cluster.local";
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -92,7 +102,7 @@ impl Cluster {
         let host = HostId::new(&plan.node_name)
             .with_context(|| format!("--node-name {}", plan.node_name))?;
         let incarnation = Incarnation(env.wall().0);
-        let system = ActorSystem::new(env.clone(), host, incarnation, Delivery::Moved);
+        let system = ActorSystem::new(env.clone(), host, incarnation, DELIVERY);
         let notes = Arc::new(crate::notes::RecorderSink::new(system.clone()));
         let api = Api::new(
             store.clone(),
@@ -144,19 +154,43 @@ impl Cluster {
         gateway.watch_listener(&listener);
         let kubeconfig = kubeconfig(env, &pki, listener.address())?;
 
-        start_control(&system, &api, pod_cidr, &pki)?;
-        if let Some(parts) = parts {
-            start_node(&system, &api, plan, &addresses, (&streams, parts))?;
-        }
-        bootstrap(env, &api, ready);
-        Ok(Self { system, gateway, listener, api, kubeconfig, driver, replica })
+        let rest = Rest {
+            system: system.clone(),
+            api: api.clone(),
+            plan: plan.clone(),
+            addresses,
+            pod_cidr,
+            service_range,
+            root_ca: pki.ca_pem().to_owned(),
+            streams,
+            parts,
+        };
+        let (broke, broken) = watch::channel(None);
+        env.spawn(Lane::Control, async move {
+            bootstrap(&rest.api).await;
+            ready.store(true, Ordering::Release);
+            if let Err(error) = rest.start() {
+                broke.send_replace(Some(format!("{error:#}")));
+            }
+            // Whoever waits for a failure goes on waiting.
+            broke.closed().await;
+        });
+        Ok(Self { system, gateway, listener, api, kubeconfig, driver, replica, broken })
     }
 
     /// Resolves when this host cannot go on, with the reason.
     pub async fn failed(&self) -> String {
+        let mut broken = self.broken.clone();
+        let broken = async move {
+            match broken.wait_for(Option::is_some).await {
+                Ok(why) => why.clone().unwrap_or_default(),
+                Err(_) => std::future::pending().await, // the lanes are stopping
+            }
+        };
         tokio::select! {
             biased;
             why = self.replica.failed() => why,
+            why = broken => why,
             why = self.system.failed() => why.to_string(),
         }
     }
@@ -178,6 +212,7 @@ fn summary(plan: &Plan) -> Value {
         "runtime": format!("{:?}", plan.runtime).to_lowercase(),
         "pod_cidr": plan.pod_cidr,
         "service_cidr": plan.service_cidr,
+        "letters": format!("{DELIVERY:?}").to_lowercase(),
         "version": env!("CARGO_PKG_VERSION"),
     })
 }
@@ -272,42 +307,87 @@ fn kubeconfig(env: &Env, pki: &Pki, listen: SocketAddr) -> anyhow::Result<Value>
     ))
 }
 
-fn start_control(
-    system: &ActorSystem,
-    api: &Api,
+/// What begins once the bootstrap objects are durable: those who act on the cluster.
+struct Rest {
+    system: ActorSystem,
+    api: Api,
+    plan: Plan,
+    addresses: Vec<IpAddr>,
     pod_cidr: CidrRange,
-    pki: &Pki,
-) -> anyhow::Result<()> {
-    let view = kactor_controllers::start::start_view(system, api);
-    let config = ControllersConfig {
-        pod_cidr: Some(pod_cidr),
-        node_prefix: 24,
-        root_ca: pki.ca_pem().to_owned(),
-        liveness: None,
-    };
-    kactor_controllers::start::start_all(system, api, &view, &config)?;
-    kactor_scheduler::start(
-        system,
-        api,
-        &view,
-        vec![kactor_scheduler::Profile::default_scheduler()],
-    )?;
-    Ok(())
+    service_range: ServiceRange,
+    root_ca: String,
+    streams: SessionStreams,
+    parts: Option<NodeParts>,
 }
 
-/// Writes the default objects once this host leads, then lets `/readyz` say so.
-fn bootstrap(env: &Env, api: &Api, ready: Arc<AtomicBool>) {
-    let api = api.clone();
-    env.clone().spawn(Lane::Control, async move {
-        loop {
-            let deadline = kactor_protocol::Deadline::after(api.env().monotonic(), BOOTSTRAP_MAX);
-            match api.bootstrap(deadline).await {
-                Ok(()) => return ready.store(true, Ordering::Release),
-                Err(status) => tracing::info!(%status, "the default objects could not be written yet; tried again"),
-            }
-            api.env().sleep(Duration::from_millis(50)).await;
+impl Rest {
+    fn start(self) -> anyhow::Result<()> {
+        let pulses = Pulses::default();
+        self.start_control(&pulses).context("starting the controllers")?;
+        let Some(parts) = self.parts else { return Ok(()) };
+        let node = NodeStart {
+            system: &self.system,
+            api: &self.api,
+            plan: &self.plan,
+            addresses: &self.addresses,
+            streams: &self.streams,
+            pulses: &pulses,
+        };
+        start_node(&node, parts).context("starting the node")
+    }
+
+    /// Pods of a hollow node ask nobody, and without a node nobody answers.
+    fn dns_served(&self) -> Served {
+        match self.plan.runtime {
+            Runtime::Embedded => Served::ByNodes,
+            Runtime::Hollow | Runtime::None => Served::ByNobody,
         }
-    });
+    }
+
+    fn start_control(&self, pulses: &Pulses) -> anyhow::Result<()> {
+        let (system, api) = (&self.system, &self.api);
+        let view = kactor_controllers::start::start_view(system, api);
+        let config = ControllersConfig {
+            pod_cidr: Some(self.pod_cidr),
+            node_prefix: 24,
+            root_ca: self.root_ca.clone(),
+            liveness: Some(Arc::new(Heard(pulses.clone()))),
+            cluster_dns: Some(ClusterDns {
+                address: self.service_range.dns(),
+                served: self.dns_served(),
+            }),
+            #[cfg(debug_assertions)]
+            before_pass: crate::trial::panics()?,
+            #[cfg(not(debug_assertions))]
+            before_pass: None,
+        };
+        kactor_controllers::start::start_all(system, api, &view, &config)?;
+        let profiles = vec![kactor_scheduler::Profile::default_scheduler()];
+        kactor_scheduler::start(system, api, &view, profiles)?;
+        let (api, pulses) = (api.clone(), pulses.clone());
+        let row = Child::new("node-leases", Lane::Control);
+        system.start(row, move || LeaseActor::new(api.clone(), pulses.clone()))?;
+        Ok(())
+    }
+}
+
+/// What sessions heard, as node lifecycle asks for it.
+struct Heard(Pulses);
+
+impl Liveness for Heard {
+    fn last_heard(&self, node: &str) -> Option<Timestamp> {
+        self.0.last_heard(node)
+    }
+}
+
+/// Writes the default objects, however long it takes until this host can.
+async fn bootstrap(api: &Api) {
+    loop {
+        let deadline = kactor_protocol::Deadline::after(api.env().monotonic(), BOOTSTRAP_MAX);
+        let Err(status) = api.bootstrap(deadline).await else { return };
+        tracing::info!(%status, "the default objects could not be written yet; tried again");
+        api.env().sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// The session as the agent sees it.
@@ -330,23 +410,30 @@ impl ControlPlane for SessionControl {
     }
 }
 
-fn start_node(
-    system: &ActorSystem,
-    api: &Api,
-    plan: &Plan,
-    addresses: &[IpAddr],
-    node: (&SessionStreams, NodeParts),
-) -> anyhow::Result<()> {
-    let (streams, parts) = node;
+/// What a node is told of its host.
+struct NodeStart<'a> {
+    system: &'a ActorSystem,
+    api: &'a Api,
+    plan: &'a Plan,
+    addresses: &'a [IpAddr],
+    streams: &'a SessionStreams,
+    pulses: &'a Pulses,
+}
+
+fn start_node(start: &NodeStart<'_>, parts: NodeParts) -> anyhow::Result<()> {
+    let NodeStart { system, api, plan, addresses, streams, pulses } = *start;
     let env = system.env();
     let machine =
         Arc::new(machine_facts::read(&parts.driver.version(), addresses, plan.dir.root()));
     let link: AgentLink = Arc::new(OnceLock::new());
     let session = {
         let (api, node, link) = (api.clone(), plan.node_name.clone(), link.clone());
+        let pulses = pulses.clone();
         let row = Child::new(format!("session/{}", plan.node_name), Lane::Control)
             .mailbox(SESSION_MAILBOX);
-        system.start(row, move || SessionActor::new(api.clone(), node.clone(), 0, link.clone()))?
+        system.start(row, move || {
+            SessionActor::new(api.clone(), node.clone(), 0, link.clone(), pulses.clone())
+        })?
     };
     let control =
         Arc::new(SessionControl { system: system.clone(), call: session.asks::<CallApi>() });

@@ -19,6 +19,8 @@ mod progress;
 mod repl;
 mod replica;
 mod status;
+#[cfg(debug_assertions)]
+mod trial;
 mod up;
 
 use std::io::IsTerminal;

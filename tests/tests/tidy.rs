@@ -75,6 +75,24 @@ fn the_node_reaches_neither_raft_nor_the_gateway_even_indirectly() {
     }
 }
 
+#[test]
+fn what_tests_may_break_is_in_no_release_build() {
+    const GATE: &str = "#[cfg(debug_assertions)]";
+    let mut uses = 0;
+    for Source { path, text } in tidy::sources().iter().filter(|it| within(&it.path, "cli")) {
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        for (at, line) in lines.iter().enumerate() {
+            if line.contains("mod trial;") || line.contains("trial::") {
+                uses += 1;
+                assert_eq!(lines[at.saturating_sub(1)], GATE, "{path}:{}: {line}", at + 1);
+            }
+        }
+    }
+    assert_eq!(uses, 2, "the module and the one place that asks it");
+    let manifest = std::fs::read_to_string(tidy::root().join("Cargo.toml")).unwrap();
+    assert!(!manifest.contains("debug-assertions"), "only cargo's own defaults say where they are");
+}
+
 /// A name that may stand only in some places. Places are folders, files, or `*_actor.rs`.
 struct Fence {
     names: &'static [&'static str],
@@ -82,6 +100,8 @@ struct Fence {
 }
 
 const FENCES: &[Fence] = &[
+    // What tests may ask a process to break: `what_tests_may_break_is_in_no_release_build`.
+    Fence { names: &["KACTOR_TEST_"], homes: &["cli/src/trial.rs", "tests"] },
     Fence {
         names: &["actix::", "use actix", "actix_rt::"],
         homes: &["actors/runtime", "*_actor.rs"],

@@ -110,10 +110,11 @@ fn assign_address(
     };
     let path = || Path::new("spec.clusterIPs");
     let address = if wanted.is_empty() {
-        // The first address is the API's own.
-        let random =
-            (0..TRIES).map(|_| 1 + (api.env().random_u64() % u64::from(range.len() - 1)) as u32);
-        let all = random.chain(1..range.len());
+        // Addresses that people choose lie in the lower band, which is drawn from only when the rest is taken.
+        let band = range.static_band();
+        let upper = u64::from(range.len() - band);
+        let random = (0..TRIES).map(|_| band + (api.env().random_u64() % upper) as u32);
+        let all = random.chain(band..range.len()).chain(1..band);
         all.map(|it| range.nth(it)).find(|it| free(*it)).ok_or_else(|| {
             Status::internal(&format!(
                 "failed to allocate a serviceIP for {}: range {range} is full",

@@ -135,7 +135,12 @@ impl Api {
     }
 
     /// Notes what came of the request. Reads that succeed are audited but not noted.
-    fn tell(&self, request: &Request, authorization: String, outcome: &Result<Response, Status>) {
+    pub(crate) fn tell(
+        &self,
+        request: &Request,
+        authorization: String,
+        outcome: &Result<Response, Status>,
+    ) {
         let verb = request.operation.verb();
         let (code, what) = match outcome {
             Ok(response) if request.operation.is_write() => {

@@ -16,16 +16,18 @@ use crate::api::Api;
 use crate::authorize::policy::Policy;
 use crate::request::{Body, Caller, Operation, Options, Request, Resource, Response, User};
 
-/// The default roles and bindings of Kubernetes 1.36.
+/// The default roles and bindings of Kubernetes 1.36, and those of controllers that only kactor has.
 const ROLES: &[&str] = &[
     include_str!("../data/cluster-roles.yaml"),
     include_str!("../data/controller-roles.yaml"),
     include_str!("../data/namespace-roles.yaml"),
+    include_str!("../data/kactor-roles.yaml"),
 ];
 const BINDINGS: &[&str] = &[
     include_str!("../data/cluster-role-bindings.yaml"),
     include_str!("../data/controller-role-bindings.yaml"),
     include_str!("../data/namespace-role-bindings.yaml"),
+    include_str!("../data/kactor-role-bindings.yaml"),
 ];
 pub const NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
 const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";

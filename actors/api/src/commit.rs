@@ -101,7 +101,11 @@ impl Api {
         Err(Status::conflict(kind, request.resource.name.as_deref().unwrap_or_default(), why))
     }
 
-    async fn propose(&self, request: &Request, plan: Plan) -> Result<Fate, ProposeError> {
+    pub(crate) async fn propose(
+        &self,
+        request: &Request,
+        plan: Plan,
+    ) -> Result<Fate, ProposeError> {
         let proposal = Propose {
             reign: request.caller.reign,
             guards: plan.guards,
@@ -122,7 +126,7 @@ impl Api {
     }
 
     /// After a lost race: waits until what won it is here.
-    async fn catch_up(&self, deadline: Deadline) -> Result<(), Status> {
+    pub(crate) async fn catch_up(&self, deadline: Deadline) -> Result<(), Status> {
         self.store().read_index(deadline).await.map(drop).map_err(read_refused)
     }
 }

@@ -30,6 +30,7 @@ mod selection;
 mod service_account;
 mod service_range;
 mod splice;
+mod together;
 mod token;
 pub mod watch;
 mod write;

@@ -119,7 +119,7 @@ fn check_manager(request: &Request) -> Result<(), Status> {
 }
 
 /// A namespace where there must be one, none where there is none, a name where one object is meant.
-fn check_scope(kind: &Kind, request: &Request) -> Result<(), Status> {
+pub(crate) fn check_scope(kind: &Kind, request: &Request) -> Result<(), Status> {
     let resource = &request.resource;
     let has_namespace = resource.namespace.as_deref().is_some_and(|it| !it.is_empty());
     if has_namespace && !kind.is_namespaced() {

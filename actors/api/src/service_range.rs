@@ -40,6 +40,18 @@ impl ServiceRange {
         self.nth(0)
     }
 
+    /// Where the cluster's nameserver answers: the tenth address, as everywhere.
+    pub fn dns(&self) -> Ipv4Addr {
+        self.nth(9)
+    }
+
+    /// How many of the first addresses are kept for Services that name theirs, the API's own included (Kubernetes
+    /// KEP-3070: a sixteenth, at least 16 and at most 256; the smallest ranges keep the API's and the nameserver's).
+    pub fn static_band(&self) -> u32 {
+        let band = (self.len() / 16).clamp(16, 256);
+        if band < self.len() { band } else { 10 }
+    }
+
     pub fn contains(&self, address: Ipv4Addr) -> bool {
         let at = u32::from(address);
         at > self.base && at <= self.base + self.len()
@@ -71,6 +83,16 @@ impl fmt::Display for ServiceRange {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_nameservers_address_is_kept_for_it() {
+        for (text, band) in [("10.96.0.0/28", 10), ("10.96.0.0/24", 16), ("10.96.0.0/16", 256)] {
+            let range: ServiceRange = text.parse().unwrap();
+            assert_eq!(range.static_band(), band, "{text}");
+            assert_eq!(range.dns(), Ipv4Addr::new(10, 96, 0, 10));
+            assert!(u32::from(range.dns()) < u32::from(range.nth(band)), "{text}");
+        }
+    }
 
     #[test]
     fn the_ends_of_the_range_are_never_given_out() {

@@ -4,6 +4,7 @@ mod access;
 mod lifecycle;
 mod reads;
 mod services;
+mod together;
 mod watches;
 mod world;
 mod writes;

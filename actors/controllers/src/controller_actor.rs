@@ -32,6 +32,9 @@ pub trait Liveness: Send + Sync {
     fn last_heard(&self, node: &str) -> Option<Timestamp>;
 }
 
+/// Called with the controller's name and the key at the start of each pass: tests make passes fail by it.
+pub type BeforePass = Arc<dyn Fn(&'static str, &Key) + Send + Sync>;
+
 /// What all controllers of a host share.
 #[derive(Clone)]
 pub struct Host {
@@ -40,6 +43,7 @@ pub struct Host {
     pub(crate) view: SharedView,
     pub(crate) events: EventWriter,
     pub(crate) liveness: Option<Arc<dyn Liveness>>,
+    pub(crate) before_pass: Option<BeforePass>,
 }
 
 pub(crate) struct ControllerActor<C: Controller> {
@@ -175,6 +179,9 @@ impl<C: Controller> ControllerActor<C> {
         let view = self.host.view.snapshot();
         let mut memory = self.memory.remove(&key).unwrap_or_default();
         let planned = self.host.system.step(|| {
+            if let Some(before) = &self.host.before_pass {
+                before(C::NAME, &key);
+            }
             let now = self.host.system.env().wall();
             let pass = Pass { view: &view, key: &key, facts: &facts, now };
             self.controller.reconcile(&pass, &mut memory)

@@ -3,6 +3,7 @@
 //! A controller is `reconcile(view, key, facts, memory, now) -> Plan` (`controller.rs`): no clock, no IO, no channel.
 //! One file each; the shell (`controller_actor.rs`) is the same for all and decides nothing.
 
+pub mod cluster_dns;
 mod conditions;
 pub mod controller;
 #[cfg(feature = "shell")]

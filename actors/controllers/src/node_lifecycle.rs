@@ -1,8 +1,8 @@
 //! Node lifecycle: a Node that is not heard of is Unknown, what its conditions say becomes taints, its Pods are not ready.
 //!
-//! Follows kubernetes pkg/controller/nodelifecycle. A Node is heard of when its Lease, its Ready heartbeat or a message
-//! is newer than what was seen before; the time counts from when *this* controller saw it, never from the Node's clock.
-//! So a new leader, which remembers nothing, waits a full grace period of its own.
+//! Follows kubernetes pkg/controller/nodelifecycle. A Node is heard of by the messages of its session, and when its
+//! Lease or its Ready heartbeat is newer than what was seen before; the time counts from when *this* host heard or saw
+//! it, never from the Node's clock. So a new leader, which remembers nothing, waits a full grace period of its own.
 
 use std::time::Duration;
 
@@ -71,7 +71,9 @@ impl Controller for NodeLifecycle {
         if heard.at.is_none() || last > heard.last {
             *heard = Heard { last, at: Some(pass.now) };
         }
-        let at = heard.at.expect("it was just set");
+        // A session's word is of this host's own clock, so it counts from when it came, not from when it was looked at.
+        let seen = heard.at.expect("it was just set");
+        let at = pass.facts.last_heard.map_or(seen, |it| it.clamp(seen, pass.now.max(seen)));
         let is_lost = pass.now.since(at) >= self.grace_period;
         let mut conditions = node.conditions.clone();
         if is_lost {
@@ -98,11 +100,12 @@ impl Controller for NodeLifecycle {
     }
 }
 
+/// The newest sign of life that is stored.
 fn last_heard(node: &Node, pass: &Pass<'_>) -> Option<Timestamp> {
     let lease = Key::new("coordination.k8s.io", "leases", "kube-node-lease", node.name()).ok();
     let renewed = lease.and_then(|it| pass.view.leases().get(&it)?.renewed);
     let heartbeat = node.ready().and_then(|it| it.last_heartbeat);
-    renewed.max(heartbeat).max(pass.facts.last_heard)
+    renewed.max(heartbeat)
 }
 
 fn mark_unknown(node: &Node, conditions: &mut Vec<Condition>, now: Timestamp) {
@@ -257,8 +260,19 @@ mod tests {
         watch.at(&world, 1000, None);
         world.line("lease/kube-node-lease/a renewed=11");
         assert_eq!(watch.at(&world, 1040, None), "again at 1090s\n");
-        assert_eq!(watch.at(&world, 1080, Some(12)), "again at 1130s\n");
-        assert!(watch.at(&world, 1130, Some(12)).contains("status node/a"));
+        let told = watch.at(&world, 1080, Some(1070));
+        assert_eq!(told, "again at 1120s\n", "a message counts from when it came");
+        assert_eq!(watch.at(&world, 1110, Some(1105)), "again at 1155s\n", "without any Lease");
+        assert!(watch.at(&world, 1155, Some(1105)).contains("status node/a"));
+    }
+
+    #[test]
+    fn what_was_heard_before_a_reign_does_not_shorten_its_grace_period() {
+        let world = fixture::parse("node/a ready=True@10 <- subject");
+        let mut watch = Watch { heard: Heard::default() };
+        assert_eq!(watch.at(&world, 1000, Some(700)), "again at 1050s\n");
+        assert_eq!(watch.at(&world, 1040, Some(700)), "again at 1050s\n");
+        assert!(watch.at(&world, 1050, Some(700)).contains("NodeStatusUnknown"));
     }
 
     #[test]

@@ -12,9 +12,10 @@ use kactor_view::events::writer::{EventWriter, Written};
 use kactor_view::feed::{Open, SharedView};
 use serde_json::Value;
 
+use crate::cluster_dns::ClusterDns;
 use crate::controller::Controller;
 use crate::controller_actor::ControllerActor;
-pub use crate::controller_actor::{Host, Liveness};
+pub use crate::controller_actor::{BeforePass, Host, Liveness};
 use crate::deployment::DeploymentController;
 use crate::endpoints::EndpointsController;
 use crate::endpointslice::EndpointSliceController;
@@ -43,6 +44,9 @@ pub struct ControllersConfig {
     /// PEM of the certificates that sign the API's own.
     pub root_ca: String,
     pub liveness: Option<Arc<dyn Liveness>>,
+    /// `None` leaves the nameserver's Service to others.
+    pub cluster_dns: Option<ClusterDns>,
+    pub before_pass: Option<BeforePass>,
 }
 
 /// Starts to follow the store into a view that all of this host share. It ends with the store.
@@ -77,7 +81,8 @@ pub fn start_all(
     view: &SharedView,
     config: &ControllersConfig,
 ) -> Result<(), StartError> {
-    let host = Host::new(system, api, view, config.liveness.clone());
+    let mut host = Host::new(system, api, view, config.liveness.clone());
+    host.before_pass = config.before_pass.clone();
     // The supervision table: each row always runs, on the control lane, and escalates to the host when it cannot.
     start(&host, "controller/namespace", NamespaceController)?;
     start(&host, "controller/deployment", DeploymentController)?;
@@ -91,6 +96,9 @@ pub fn start_all(
     start(&host, "controller/taint-eviction", TaintEviction)?;
     let pod_gc = PodGarbageCollector { terminated_max: TERMINATED_PODS_MAX };
     start(&host, "controller/pod-gc", pod_gc)?;
+    if let Some(dns) = config.cluster_dns {
+        start(&host, "controller/cluster-dns", dns)?;
+    }
     if let Some(cluster) = config.pod_cidr {
         let ipam = NodeIpam { cluster, node_prefix: config.node_prefix };
         start(&host, "controller/node-ipam", ipam)?;
@@ -111,6 +119,7 @@ impl Host {
             view: view.clone(),
             events: EventWriter::start(system.env(), view.clone(), write_events(api)),
             liveness,
+            before_pass: None,
         }
     }
 }
@@ -149,4 +158,5 @@ pub const NAMES: &[&str] = &[
     RootCaPublisher::NAME,
     NodeLifecycle::NAME,
     PodGarbageCollector::NAME,
+    ClusterDns::NAME,
 ];

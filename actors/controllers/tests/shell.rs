@@ -12,6 +12,7 @@ use kactor_api::{
     Api, ApiConfig, Body, Caller, Discard, EncryptionKey, Endpoint, Operation, Options, PatchType,
     Request, Resource, Status, TokenKeys, User,
 };
+use kactor_controllers::cluster_dns::{ClusterDns, Served};
 use kactor_controllers::controller::{Controller, Pass};
 use kactor_controllers::plan::Plan;
 use kactor_controllers::start::{self, ControllersConfig, Host};
@@ -20,7 +21,7 @@ use kactor_protocol::store::Key;
 use kactor_protocol::{ActorName, Deadline, HostId, Incarnation, TraceId};
 use kactor_runtime::env::Machine;
 use kactor_runtime::{ActorSystem, Delivery};
-use kactor_store::Store;
+use kactor_store::{LeadershipState, ModelLog, Store};
 use kactor_view::feed::SharedView;
 use kactor_view::{Changed, ClusterView};
 use serde_json::{Value, json};
@@ -32,6 +33,7 @@ struct World {
     system: ActorSystem,
     api: Api,
     view: SharedView,
+    log: Arc<ModelLog>,
 }
 
 fn block_on<F: Future>(test: impl FnOnce(World) -> F) -> F::Output {
@@ -50,13 +52,15 @@ fn block_on<F: Future>(test: impl FnOnce(World) -> F) -> F::Output {
     };
     let host = HostId::new("n1").unwrap();
     let system = ActorSystem::new(env.clone(), host, Incarnation(1), Delivery::Encoded);
-    let api = Api::new(Store::in_memory(env.clone()), env, config).unwrap();
+    let log = Arc::new(ModelLog::new(env.clone()));
+    let store = Store::new(env.clone(), log.table().clone(), log.clone());
+    let api = Api::new(store, env, config).unwrap();
     machine
         .block_on(async move {
             let deadline = Deadline::after(api.env().monotonic(), PATIENCE);
             api.bootstrap(deadline).await.unwrap();
             let view = start::start_view(&system, &api);
-            test(World { system, api, view }).await
+            test(World { system, api, view, log }).await
         })
         .unwrap()
 }
@@ -68,6 +72,11 @@ impl World {
             node_prefix: 24,
             root_ca: "PEM".into(),
             liveness: None,
+            cluster_dns: Some(ClusterDns {
+                address: [10, 96, 0, 10].into(),
+                served: Served::ByNodes,
+            }),
+            before_pass: None,
         };
         start::start_all(&self.system, &self.api, &self.view, &config).unwrap();
     }
@@ -234,6 +243,65 @@ fn what_a_deployment_made_goes_with_it_and_so_does_a_namespace() {
             .await;
         world.ask(Operation::Delete, "namespaces//shop", None).await.unwrap();
         world.until("namespaces//shop", |it| it.as_ref().is_err_and(|it| it.code == 404)).await;
+    });
+}
+
+#[test]
+fn cluster_dns_is_made_under_its_own_account_and_made_again() {
+    block_on(async |world| {
+        world.start_all();
+        let stands = |it: &Result<Value, Status>| {
+            it.as_ref().is_ok_and(|it| it["spec"]["clusterIP"] == "10.96.0.10")
+        };
+        let path = "services/kube-system/kube-dns";
+        let uid = world.until(path, stands).await["metadata"]["uid"].clone();
+        let slice = "endpointslices/kube-system/kube-dns";
+        world.until(slice, Result::is_ok).await;
+        world.until("endpoints/kube-system/kube-dns", Result::is_ok).await;
+        world.ask(Operation::Delete, path, None).await.unwrap();
+        let is_new = |it: &Result<Value, Status>| {
+            stands(it) && it.as_ref().is_ok_and(|it| it["metadata"]["uid"] != uid)
+        };
+        world.until(path, is_new).await;
+        world.ask(Operation::Delete, slice, None).await.unwrap();
+        let slice = world.until(slice, Result::is_ok).await;
+        assert_eq!(slice["endpoints"][0]["addresses"], json!(["10.96.0.10"]));
+    });
+}
+
+#[test]
+fn controllers_pause_while_leadership_is_withdrawn_and_go_on_with_the_same_reign() {
+    block_on(async |world| {
+        world.start_all();
+        world.until("serviceaccounts/default/default", Result::is_ok).await;
+        let ours = world.api.store().leadership().current();
+        let name = "controller/deployment";
+        let reign = |state: &Value| state["reign"].clone();
+        let of = async |wanted: Value| {
+            while reign(&world.state(name).await) != wanted {
+                world.api.env().sleep(Duration::from_millis(5)).await;
+            }
+        };
+        // As when no quorum answered this leader for an election timeout.
+        world.log.table().set_leadership(LeadershipState { ours: None, ..ours });
+        of(Value::Null).await;
+        let before = world.state(name).await["passes"].clone();
+        world.create("deployments/default", deployment(1, "v1")).await;
+        world.view.reached(world.api.store().revision()).await;
+        assert_eq!(
+            world.state(name).await["passes"],
+            before,
+            "a paused controller decides nothing"
+        );
+        assert!(
+            world
+                .ask(Operation::List, "replicasets/default", None)
+                .await
+                .is_ok_and(|it| it["items"] == json!([]))
+        );
+        world.log.table().set_leadership(ours);
+        of(json!(ours.ours.unwrap().0)).await;
+        world.until("pods/default", |it| items(it).len() == 1).await;
     });
 }
 

@@ -136,6 +136,7 @@ impl AgentActor {
         ctx.spawn(created.into_actor(self).map(|reply, actor, ctx| match reply {
             Ok(reply) if reply.code < 300 || reply.code == 409 => {
                 actor.registered = true;
+                actor.beat(ctx);
                 actor.relabel(ctx);
                 for feed in FEEDS {
                     actor.follow(feed, ctx);
@@ -146,6 +147,13 @@ impl AgentActor {
                 ctx.run_later(AGAIN, |actor, ctx| actor.register(ctx));
             }
         }));
+    }
+
+    fn beat(&mut self, ctx: &mut Context<Self>) {
+        self.beats += 1;
+        let beat = Heartbeat { at: self.host.env.wall(), sequence: self.beats };
+        let sent = self.session.heartbeat.tell(beat);
+        ctx.spawn(sent.into_actor(self).map(|_, _, _| ()));
     }
 
     /// A node that was here before may have another kernel or host name now.
@@ -373,10 +381,13 @@ impl AgentActor {
         let object: Option<Value> =
             change.object.as_ref().and_then(|it| serde_json::from_slice(it).ok());
         let is_own = feed == Feed::Nodes && change.name == self.host.config.node_name;
-        if let (true, Some(node)) = (is_own, &object)
-            && let Some(cidr) = node_object::pod_cidr(node)
-        {
-            self.health.not_ready = self.network.configure(cidr).err();
+        if let (true, Some(node)) = (is_own, &object) {
+            if let Some(cidr) = node_object::pod_cidr(node) {
+                self.health.not_ready = self.network.configure(cidr).err();
+            }
+            if node_object::is_given_up(node) {
+                self.node_status = Value::Null; // Said again at once: this node lives.
+            }
         }
         self.network.changed(feed, &change.namespace, &change.name, object.as_ref());
     }
@@ -415,10 +426,9 @@ impl Actor for AgentActor {
         self.own = self.system.find::<AgentActor>("agent");
         self.register(ctx);
         ctx.run_interval(HEARTBEAT_EVERY, |actor, ctx| {
-            actor.beats += 1;
-            let beat = Heartbeat { at: actor.host.env.wall(), sequence: actor.beats };
-            let sent = actor.session.heartbeat.tell(beat);
-            ctx.spawn(sent.into_actor(actor).map(|_, _, _| ()));
+            if actor.registered {
+                actor.beat(ctx);
+            }
         });
         ctx.run_interval(STATUS_EVERY, |actor, ctx| actor.publish(ctx));
         let mut events = self.host.driver.events();

@@ -166,6 +166,12 @@ pub fn pod_cidr(node: &Value) -> Option<&str> {
     node["spec"]["podCIDR"].as_str().filter(|it| !it.is_empty())
 }
 
+/// Whether the control plane took this node for lost: only it says `Unknown`.
+pub fn is_given_up(node: &Value) -> bool {
+    let conditions = node["status"]["conditions"].as_array();
+    conditions.into_iter().flatten().any(|it| it["status"] == "Unknown")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,6 +198,14 @@ mod tests {
         assert_eq!(it["metadata"]["labels"]["kubernetes.io/hostname"], "h");
         assert_eq!(condition(&it["status"], "Ready")["status"], "True");
         assert_eq!(condition(&it["status"], "DiskPressure")["reason"], "KubeletHasNoDiskPressure");
+    }
+
+    #[test]
+    fn a_node_sees_that_it_was_given_up() {
+        let mut it = node("n1", &machine(), &Health::default(), Timestamp(1000));
+        assert!(!is_given_up(&it) && !is_given_up(&json!({})));
+        it["status"]["conditions"][3]["status"] = "Unknown".into();
+        assert!(is_given_up(&it));
     }
 
     #[test]

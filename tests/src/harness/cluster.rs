@@ -48,6 +48,7 @@ pub struct Cluster {
     folder: TempDir,
     port: Port,
     runtime: Runtime,
+    variables: Vec<(String, String)>,
     child: Option<Child>,
 }
 
@@ -68,7 +69,12 @@ impl Cluster {
         for it in ["home", "logs"] {
             std::fs::create_dir(folder.path().join(it)).expect("the folder is new");
         }
-        Self { folder, port: Port::free(), runtime, child: None }
+        Self { folder, port: Port::free(), runtime, variables: Vec::new(), child: None }
+    }
+
+    /// An environment variable of `kactor up`, from its next start on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.variables.push((name.to_owned(), value.to_owned()));
     }
 
     pub fn folder(&self) -> &Path {
@@ -112,6 +118,7 @@ impl Cluster {
         command.args(["--listen", &listen, "--node-name", NODE]);
         command.arg("--data-dir").arg(self.data_dir());
         command.arg("--kubeconfig").arg(self.kubeconfig());
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         if self.runtime == Runtime::Embedded {
             // Networks that no other kactor of this machine has: by the port, which is this test's own.
             let net = 64 + self.port.number % 64;

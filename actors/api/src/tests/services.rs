@@ -98,3 +98,17 @@ async fn node_ports_follow_the_type_of_the_service() {
     assert!(world.get("services/a").await.unwrap()["spec"]["ports"][0].get("nodePort").is_none());
     world.create("services", wanting).await.expect("the port was given back");
 }
+
+#[tokio::test]
+async fn the_nameservers_address_is_given_to_nobody_while_others_are_free() {
+    let world = World::new().await;
+    for n in 0..4 {
+        let body =
+            json!({"metadata": {"name": format!("s{n}")}, "spec": {"ports": [{"port": 80}]}});
+        let made = world.create("services", body).await.unwrap();
+        let last: u8 = made["spec"]["clusterIP"].as_str().unwrap()[8..].parse().unwrap();
+        assert!(last > 10, "{made:#}");
+    }
+    let body = json!({"metadata": {"name": "s4"}, "spec": {"ports": [{"port": 80}]}});
+    assert!(world.create("services", body).await.is_ok(), "a full range gives what it has");
+}
