@@ -45,8 +45,8 @@ use tokio::sync::watch;
 
 use crate::args::Runtime;
 use crate::data_dir::DataDir;
-use crate::machine_facts;
 use crate::node_parts::{self, NodeParts};
+use crate::{machine_facts, open_files};
 
 /// What this host shall run.
 #[derive(Clone)]
@@ -282,7 +282,8 @@ fn listen(
     };
     let identity = pki.issue_serving(env, &serving).context("issuing the serving certificate")?;
     let tls = kactor_gateway::tls::server(&identity, pki.ca_pem()).context("setting up TLS")?;
-    let listener = Listener::start(env, plan.listen, tls, gateway.clone())?;
+    let listener =
+        Listener::start(env, plan.listen, tls, gateway.clone(), open_files::connections_max())?;
     Ok(Arc::new(listener))
 }
 

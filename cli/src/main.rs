@@ -14,6 +14,7 @@ mod machine_facts;
 mod networks;
 mod node_parts;
 mod notes;
+mod open_files;
 mod print;
 mod progress;
 mod repl;

@@ -225,10 +225,14 @@ fn manifests_that_are_no_kubernetes_objects_are_refused_by_name() {
             let refused = kubectl.refused_with(&["apply", "-f", "-"], manifest);
             assert!(refused.contains(words), "{words:?} not in {refused}");
         }
-        // kubectl's own validation of an unknown kind asks for CRDs, which are not served yet.
-        let unknown = "apiVersion: v1\nkind: Nothing\nmetadata: {name: c}\n";
-        let refused = kubectl.refused_with(&["apply", "--validate=false", "-f", "-"], unknown);
-        assert!(refused.contains("no matches for kind \"Nothing\""), "{refused}");
+        for version in ["v1", "nothing.example.com/v1"] {
+            let unknown = format!("apiVersion: {version}\nkind: Nothing\nmetadata: {{name: c}}\n");
+            for verb in ["apply", "create", "delete"] {
+                let refused = kubectl.refused_with(&[verb, "-f", "-"], &unknown);
+                let words = format!("no matches for kind \"Nothing\" in version \"{version}\"");
+                assert!(refused.contains(&words), "{verb}: {refused}");
+            }
+        }
     });
 }
 

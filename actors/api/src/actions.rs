@@ -2,7 +2,7 @@
 
 use kactor_objects::registry::{Kind, Subresource};
 use kactor_objects::status::Status;
-use kactor_objects::{meta, scale, tree};
+use kactor_objects::{meta, scale, tree, writes};
 use kactor_protocol::store::{Precondition, Write};
 use kactor_store::Stored;
 use serde_json::{Value, json};
@@ -25,7 +25,11 @@ impl Api {
         request: &Request,
         kind: &'static Kind,
     ) -> Result<Response, Status> {
-        let (posted, warnings) = fields::decode(request, kind.group, kind.version, kind.kind)?;
+        let (mut posted, warnings) = fields::decode(request, kind.group, kind.version, kind.kind)?;
+        if let Some(namespace) = request.resource.namespace.as_deref() {
+            tree::fill(&mut posted, "metadata.namespace", namespace);
+        }
+        writes::refuse(kind, &posted, &(kind.strategy.validate)(&posted))?;
         if kind.kind == "Binding" {
             let mut bound = request.clone();
             bound.resource =
@@ -98,6 +102,10 @@ impl Api {
         binding: &Value,
     ) -> Result<Response, Status> {
         let writing = Writing { api: self, request, kind, sub: None };
+        let name = request.resource.name.as_deref().unwrap_or_default();
+        if meta::name(binding) != name && !meta::name(binding).is_empty() {
+            return Err(Status::bad_request("name in URL does not match name in Binding object"));
+        }
         let target = tree::text(binding, "target.kind");
         let node = tree::text(binding, "target.name");
         if node.is_empty() || !matches!(target, "" | "Node") {

@@ -17,6 +17,7 @@ use crate::admission;
 use crate::api::Api;
 use crate::body;
 use crate::commit::{Fate, Plan};
+use crate::freshness::invalid_options;
 use crate::request::{
     DryRun, Form, Object, Options, Preconditions, Propagation, Request, Response,
 };
@@ -298,6 +299,7 @@ pub(crate) fn overlay(options: &mut Options, body: &Value) -> Result<(), Status>
             "the body of a delete must be DeleteOptions, not {kind:?}"
         )));
     }
+    check_option_types(body)?;
     if let Some(grace) = tree::integer(body, "gracePeriodSeconds") {
         options.grace_period_seconds = Some(grace);
     }
@@ -308,25 +310,70 @@ pub(crate) fn overlay(options: &mut Options, body: &Value) -> Result<(), Status>
     if let Some(revision) = text("preconditions.resourceVersion") {
         options.preconditions.resource_version = Some(revision);
     }
-    if tree::list(body, "dryRun").iter().any(|it| it == "All") {
+    for it in tree::list(body, "dryRun") {
+        if it != "All" {
+            return Err(invalid_options(
+                "DeleteOptions",
+                "dryRun",
+                &format!("Unsupported value: {it}: supported values: \"All\""),
+            ));
+        }
         options.dry_run = DryRun::All;
     }
-    options.propagation = match (
-        tree::text(body, "propagationPolicy"),
-        tree::at(body, "orphanDependents"),
-    ) {
-        ("Orphan", _) | ("", Value::Bool(true)) => Some(Propagation::Orphan),
-        ("Foreground", _) => Some(Propagation::Foreground),
-        ("Background", _) | ("", Value::Bool(false)) => Some(Propagation::Background),
-        ("", _) => options.propagation,
-        (other, _) => {
+    if let Some(propagation) = propagation(body)? {
+        options.propagation = Some(propagation);
+    }
+    Ok(())
+}
+
+/// A value of another type must not pass for one that is absent: `dryRun: "All"` would delete.
+fn check_option_types(body: &Value) -> Result<(), Status> {
+    let texts = |it: &Value| it.as_array().is_some_and(|all| all.iter().all(Value::is_string));
+    let checks: [(&str, &str, &dyn Fn(&Value) -> bool); 7] = [
+        ("gracePeriodSeconds", "an integer", &Value::is_i64),
+        ("preconditions", "an object", &Value::is_object),
+        ("preconditions.uid", "a string", &Value::is_string),
+        ("preconditions.resourceVersion", "a string", &Value::is_string),
+        ("dryRun", "a list of strings", &texts),
+        ("orphanDependents", "a boolean", &Value::is_boolean),
+        ("propagationPolicy", "a string", &Value::is_string),
+    ];
+    for (path, wanted, fits) in checks {
+        let given = tree::at(body, path);
+        if !given.is_null() && !fits(given) {
             return Err(Status::bad_request(format!(
-                "DeleteOptions is invalid: propagationPolicy: Unsupported value: {other:?}: supported values: \
-                 \"Background\", \"Foreground\", \"Orphan\""
+                "DeleteOptions in version \"v1\" cannot be handled as a DeleteOptions: {path} must be {wanted}"
             )));
         }
-    };
+    }
     Ok(())
+}
+
+fn propagation(body: &Value) -> Result<Option<Propagation>, Status> {
+    let orphan = tree::at(body, "orphanDependents").as_bool();
+    match tree::text(body, "propagationPolicy") {
+        "" => Ok(orphan.map(|it| match it {
+            true => Propagation::Orphan,
+            false => Propagation::Background,
+        })),
+        given if orphan.is_some() => Err(invalid_options(
+            "DeleteOptions",
+            "propagationPolicy",
+            &format!(
+                "Invalid value: {given:?}: orphanDependents and deletionPropagation cannot be both set"
+            ),
+        )),
+        "Orphan" => Ok(Some(Propagation::Orphan)),
+        "Foreground" => Ok(Some(Propagation::Foreground)),
+        "Background" => Ok(Some(Propagation::Background)),
+        other => Err(invalid_options(
+            "DeleteOptions",
+            "propagationPolicy",
+            &format!(
+                "Unsupported value: {other:?}: supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\""
+            ),
+        )),
+    }
 }
 
 /// Removes an allocation record that belongs to `uid`.

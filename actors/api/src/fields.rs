@@ -14,6 +14,7 @@ use kactor_schema::{FieldProblem, Schema, check_fields, check_types, strict_mess
 use serde_json::Value;
 
 use crate::body;
+use crate::freshness::{invalid_field, invalid_options};
 use crate::request::{Conflicts, FieldValidation, PatchType, Request};
 
 /// Most warnings of one answer.
@@ -86,6 +87,8 @@ pub(crate) struct Patch {
     pub tree: Value,
     pub warnings: Vec<String>,
     patch_type: PatchType,
+    /// Fields that stood in the patch twice; judged with what the patched object is told.
+    duplicates: Vec<FieldProblem>,
 }
 
 /// Parses the patch. An apply is an object of the kind and is checked as one.
@@ -94,15 +97,24 @@ pub(crate) fn decode_patch(
     patch_type: PatchType,
     gvk: Gvk,
 ) -> Result<Patch, Status> {
+    if request.options.conflicts == Conflicts::Force && patch_type != PatchType::Apply {
+        return Err(invalid_options(
+            "PatchOptions",
+            "force",
+            "Forbidden: may not be specified for non-apply patch",
+        ));
+    }
     let given = request.body.as_ref().ok_or_else(|| Status::bad_request("a body is required"))?;
     let parsed = body::parse(given)?;
     let mut tree = parsed.tree;
+    let mut duplicates = parsed.duplicates;
     let warnings = match patch_type {
         PatchType::Apply => {
             if request.caller.field_manager.as_deref().unwrap_or_default().is_empty() {
-                return Err(Status::new(
-                    Reason::Invalid,
-                    "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+                return Err(invalid_options(
+                    "PatchOptions",
+                    "fieldManager",
+                    "Required value: is required for apply patch",
                 ));
             }
             if !tree::list(&tree, "metadata.managedFields").is_empty() {
@@ -113,11 +125,11 @@ pub(crate) fn decode_patch(
                     "apiVersion and kind must be set in an apply patch",
                 ));
             }
-            check(request, gvk, &mut tree, parsed.duplicates)?
+            check(request, gvk, &mut tree, std::mem::take(&mut duplicates))?
         }
         _ => Vec::new(),
     };
-    Ok(Patch { tree, warnings, patch_type })
+    Ok(Patch { tree, warnings, patch_type, duplicates })
 }
 
 impl Patch {
@@ -140,9 +152,16 @@ impl Patch {
             }
         };
         let mut patched = patched.map_err(patch_refused)?;
-        let warnings = check(request, gvk, &mut patched, Vec::new())?;
+        let warnings = check(request, gvk, &mut patched, self.duplicates.clone())
+            .map_err(|why| unfit(&why))?;
         Ok((patched, warnings))
     }
+}
+
+/// The patch could be applied, but what came out is no object of the kind: 422, as upstream, but without the object,
+/// which may be a Secret, and refusals are shown by `why`.
+fn unfit(why: &Status) -> Status {
+    invalid_field("", "patch", &format!("Invalid value: {}", why.message))
 }
 
 fn patch_refused(error: PatchError) -> Status {

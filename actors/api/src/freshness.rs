@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use kactor_objects::status::{Reason, Status};
+use kactor_objects::status::{Cause, Reason, Status};
 use kactor_protocol::ids::Revision;
 use kactor_protocol::time::Deadline;
 
@@ -35,8 +35,11 @@ impl Named {
             Some(text) => match text.parse::<u64>() {
                 Ok(revision) => Ok(Self::At(Revision(revision))),
                 Err(_) => Err(invalid_options(
+                    "ListOptions",
                     "resourceVersion",
-                    &format!("Invalid value: {text:?}: it is no number"),
+                    &format!(
+                        "Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+                    ),
                 )),
             },
         }
@@ -60,10 +63,12 @@ pub(crate) fn of_list(
 ) -> Result<ReadAt, Status> {
     match (named, version_match) {
         (Named::Latest, Some(_)) => Err(invalid_options(
+            "ListOptions",
             "resourceVersionMatch",
             "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided",
         )),
         (Named::Any, Some(VersionMatch::Exact)) => Err(invalid_options(
+            "ListOptions",
             "resourceVersionMatch",
             "Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
         )),
@@ -94,12 +99,23 @@ impl Api {
     }
 }
 
-/// 422 about a query's option.
-pub(crate) fn invalid_options(field: &str, problem: &str) -> Status {
-    Status::new(
-        Reason::Invalid,
-        format!("ListOptions.meta.k8s.io \"\" is invalid: {field}: {problem}"),
-    )
+/// 422 about one of a request's options.
+pub(crate) fn invalid_options(options: &str, field: &str, problem: &str) -> Status {
+    invalid_field(&format!("{options}.meta.k8s.io"), field, problem)
+}
+
+/// 422 about one field of a body that is no registered kind.
+pub(crate) fn invalid_field(qualified: &str, field: &str, problem: &str) -> Status {
+    let reason = match problem.split(':').next() {
+        Some("Forbidden") => "FieldValueForbidden",
+        Some("Required value") => "FieldValueRequired",
+        Some("Unsupported value") => "FieldValueNotSupported",
+        _ => "FieldValueInvalid",
+    };
+    let message = format!("{qualified} \"\" is invalid: {field}: {problem}");
+    let cause =
+        Cause { reason: reason.to_owned(), message: problem.to_owned(), field: field.to_owned() };
+    Status::new(Reason::Invalid, message).with_causes(vec![cause])
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use kactor_protocol::time::Timestamp;
 use serde_json::{Value, json};
 
 use crate::api::Api;
+use crate::freshness::invalid_field;
 use crate::request::{Request, User};
 use crate::token::{Bound, Claims, Reference, TokenError};
 
@@ -100,13 +101,12 @@ impl Api {
         let account = self.store().get(&key).ok_or_else(not_found)?;
         let wanted = integer(posted, "spec.expirationSeconds").unwrap_or(TOKEN_SECONDS_DEFAULT);
         if wanted < TOKEN_SECONDS_MIN {
-            return Err(Status::bad_request(
-                "spec.expirationSeconds: Invalid value: may not specify a duration less than 10 minutes",
-            ));
+            return Err(invalid_life(wanted, "may not specify a duration less than 10 minutes"));
         }
         if wanted > TOKEN_SECONDS_MAX {
-            return Err(Status::bad_request(
-                "spec.expirationSeconds: Too long: may not specify a duration larger than 2^32 seconds",
+            return Err(invalid_life(
+                wanted,
+                "may not specify a duration larger than 2^32 seconds",
             ));
         }
         let mut audiences: Vec<String> = list(posted, "spec.audiences")
@@ -209,4 +209,9 @@ impl Api {
         let tree = serde_json::from_slice(&stored.value.body).unwrap_or_default();
         Ok((tree, stored.value.uid.to_string()))
     }
+}
+
+fn invalid_life(seconds: i64, why: &str) -> Status {
+    let problem = format!("Invalid value: {seconds}: {why}");
+    invalid_field("TokenRequest.authentication.k8s.io", "spec.expirationSeconds", &problem)
 }

@@ -3,6 +3,7 @@
 mod access;
 mod lifecycle;
 mod reads;
+mod refusals;
 mod services;
 mod together;
 mod watches;

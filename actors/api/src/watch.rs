@@ -380,16 +380,19 @@ impl ObjectWatch {
 fn check_options(request: &WatchRequest) -> Result<(), Status> {
     match (request.initial, request.version_match) {
         (InitialEvents::Unset, Some(_)) => Err(invalid_options(
+            "ListOptions",
             "resourceVersionMatch",
             "Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
         )),
         (InitialEvents::Unset, None) => Ok(()),
         (_, Some(VersionMatch::NotOlderThan)) => Ok(()),
         (_, None) => Err(invalid_options(
+            "ListOptions",
             "resourceVersionMatch",
             "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
         )),
         (_, Some(VersionMatch::Exact)) => Err(invalid_options(
+            "ListOptions",
             "resourceVersionMatch",
             "Unsupported value: \"Exact\": supported values: \"NotOlderThan\"",
         )),

@@ -147,8 +147,13 @@ impl Writing<'_> {
     fn check_name(&self, posted: &Value) -> Result<(), Status> {
         let url = self.request.resource.name.as_deref().unwrap_or_default();
         let given = meta::name(posted);
-        if given.is_empty() || given == url {
+        if given == url {
             return Ok(());
+        }
+        if given.is_empty() {
+            return Err(Status::bad_request(format!(
+                "the name of the object ({url} based on URL) was undeterminable: name must be provided"
+            )));
         }
         Err(Status::bad_request(format!(
             "the name of the object ({given}) does not match the name on the URL ({url})"

@@ -6,16 +6,16 @@
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
-use std::sync::{Arc, OnceLock, Weak};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::{Either, select};
-use http::{HeaderMap, HeaderValue, Method, Request};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use kactor_api::{Api, Attributes, Caller, Status, User};
 use kactor_protocol::ids::TraceId;
 use kactor_protocol::insight::Insight;
@@ -37,6 +37,9 @@ use crate::route::{Route, System, route};
 
 /// Largest body that is read (Kubernetes' limit for an object).
 pub const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// What is read of a body that nobody wants before the connection is closed on its sender.
+const DRAINED_BYTES_MAX: usize = 64 << 20;
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 /// Longest time for a request that is no stream, and what it gets when it asks for none.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(60);
 
@@ -66,6 +69,42 @@ pub struct Gateway {
     listener: OnceLock<Weak<Listener>>,
 }
 
+/// A request's body until somebody reads it. What is left when the answer is ready is drained, so that a client which
+/// is still sending hears the answer and not a reset connection.
+#[derive(Clone, Default)]
+pub(crate) struct Unread(Arc<Mutex<Option<Incoming>>>);
+
+impl Unread {
+    fn of(body: Incoming) -> Self {
+        Self(Arc::new(Mutex::new(Some(body))))
+    }
+
+    fn take(&self) -> Option<Incoming> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn put_back(&self, body: Incoming) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
+    }
+
+    /// Reads and forgets, within a number of bytes and a time.
+    async fn drain(&self, env: &Env) {
+        let Some(mut body) = self.take().filter(|it| !it.is_end_stream()) else {
+            return;
+        };
+        let rest = async {
+            let mut n_bytes = 0;
+            while let Some(Ok(frame)) = body.frame().await {
+                n_bytes += frame.data_ref().map_or(0, Bytes::len);
+                if n_bytes > DRAINED_BYTES_MAX {
+                    return;
+                }
+            }
+        };
+        select(pin!(rest), env.sleep(DRAIN_TIME_MAX)).await;
+    }
+}
+
 /// One request, taken apart; its user is known.
 pub(crate) struct Asked {
     pub method: Method,
@@ -75,8 +114,9 @@ pub(crate) struct Asked {
     pub caller: Caller,
     pub deadline: Deadline,
     pub connection: Arc<Connection>,
-    /// Holds the body, and the upgrade of the connection.
-    pub http: Request<Incoming>,
+    pub body: Unread,
+    /// Holds the upgrade of the connection.
+    pub http: Request<()>,
 }
 
 impl Gateway {
@@ -116,10 +156,14 @@ impl Gateway {
         let query = Query::parse(http.uri().query().unwrap_or_default());
         let class = resources::classify(http.method(), &route, &query);
         let accept = http.headers().clone();
+        let version = http.version();
+        let (parts, body) = http.into_parts();
+        let (http, unread) = (Request::from_parts(parts, ()), Unread::of(body));
         if class.weight == Weight::LongRunning {
             self.metrics.stream_began(&class.labels);
         }
-        let work = self.admit(http, connection, route, query, &audit_id, class.weight);
+        let work =
+            self.admit((http, unread.clone()), connection, (route, query), &audit_id, class.weight);
         let mut reply = match AssertUnwindSafe(work).catch_unwind().await {
             Ok(Ok(reply)) => reply,
             Ok(Err(status)) => reply::status(&status),
@@ -131,6 +175,11 @@ impl Gateway {
             }
         };
         self.count(&class.labels, class.weight, &mut reply, began);
+        // Whoever waits for "100 Continue" has sent nothing yet; HTTP/2 ends one stream, not the connection.
+        let is_sending = !accept.contains_key(http::header::EXPECT) && version < Version::HTTP_2;
+        if is_sending && reply.status() != StatusCode::SWITCHING_PROTOCOLS {
+            unread.drain(&self.env).await;
+        }
         reply = reply::compress(reply, &accept);
         if head {
             *reply.body_mut() = ReplyBody::empty();
@@ -175,10 +224,9 @@ impl Gateway {
 
     async fn admit(
         self: &Arc<Self>,
-        mut http: Request<Incoming>,
+        (mut http, body): (Request<()>, Unread),
         connection: Arc<Connection>,
-        route: Route,
-        query: Query,
+        (route, query): (Route, Query),
         audit_id: &str,
         weight: Weight,
     ) -> Result<Reply, Status> {
@@ -210,6 +258,7 @@ impl Gateway {
             headers: http.headers().clone(),
             caller,
             connection,
+            body,
             http,
         };
         self.dispatch(route, request).await
@@ -263,7 +312,7 @@ impl Gateway {
             }
             (System::Status, "GET" | "HEAD") => Ok(reply::json(200, &self.insight.status().await)),
             (System::Images, "POST") => {
-                let body = self.read_body(request.http, request.deadline).await?;
+                let body = self.read_body(&request).await?;
                 let order: ImageOrder = serde_json::from_slice(&body).map_err(|it| {
                     Status::bad_request(format!("the body is no image order: {it}"))
                 })?;
@@ -271,7 +320,7 @@ impl Gateway {
                 answer.map(|it| reply::json(200, &it)).map_err(Status::bad_request)
             }
             (System::Insight, "POST") => {
-                let body = self.read_body(request.http, request.deadline).await?;
+                let body = self.read_body(&request).await?;
                 let question: Insight = serde_json::from_slice(&body).map_err(|it| {
                     Status::bad_request(format!("the body is no insight query: {it}"))
                 })?;
@@ -285,33 +334,42 @@ impl Gateway {
     }
 
     /// The whole body, within the size limit and the request's time.
-    pub(crate) async fn read_body(
-        &self,
-        http: Request<Incoming>,
-        deadline: Deadline,
-    ) -> Result<Bytes, Status> {
+    pub(crate) async fn read_body(&self, request: &Asked) -> Result<Bytes, Status> {
         let too_large = || Status::request_too_large(BODY_BYTES_MAX);
-        let announced = http
-            .headers()
+        let announced = request
+            .headers
             .get(http::header::CONTENT_LENGTH)
             .and_then(|it| it.to_str().ok()?.parse::<u64>().ok());
         if announced.is_some_and(|it| it > BODY_BYTES_MAX as u64) {
             return Err(too_large());
         }
-        let body = Limited::new(http.into_body(), BODY_BYTES_MAX).collect();
-        let late = self.env.clock.sleep_until(deadline.at());
-        match select(std::pin::pin!(body), late).await {
-            Either::Left((Ok(body), _)) => Ok(body.to_bytes()),
-            Either::Left((Err(error), _)) if error.is::<http_body_util::LengthLimitError>() => {
-                Err(too_large())
-            }
-            Either::Left((Err(error), _)) => {
-                Err(Status::bad_request(format!("the request's body ended early: {error}")))
-            }
+        let Some(mut body) = request.body.take() else {
+            return Ok(Bytes::new());
+        };
+        let late = self.env.clock.sleep_until(request.deadline.at());
+        let read = match select(pin!(collect(&mut body)), late).await {
+            Either::Left((read, _)) => read,
             Either::Right(_) => {
-                Err(Status::timeout("request did not complete within the allotted timeout", 0))
+                return Err(Status::timeout(
+                    "request did not complete within the allotted timeout",
+                    0,
+                ));
             }
-        }
+        };
+        read?.ok_or_else(|| {
+            request.body.put_back(body);
+            too_large()
+        })
+    }
+}
+
+/// `None`: there is more than the limit, and it stands in `body` still.
+async fn collect(body: &mut Incoming) -> Result<Option<Bytes>, Status> {
+    let ended = |error| Status::bad_request(format!("the request's body ended early: {error}"));
+    match Limited::new(body, BODY_BYTES_MAX).collect().await {
+        Ok(whole) => Ok(Some(whole.to_bytes())),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => Ok(None),
+        Err(error) => Err(ended(error)),
     }
 }
 

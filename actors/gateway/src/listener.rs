@@ -25,8 +25,6 @@ use tokio_rustls::TlsAcceptor;
 use crate::reply::ReplyBody;
 use crate::tls::{ClientCertificates, Peer};
 
-/// Connections at once. One HTTP/2 connection carries a whole client with its watches.
-const CONNECTIONS_MAX: usize = 8192;
 /// Requests at once on one HTTP/2 connection: a node agent or an operator holds hundreds of watches on one.
 const STREAMS_PER_CONNECTION_MAX: u32 = 2000;
 const HEADER_BYTES_MAX: usize = 64 * 1024;
@@ -73,6 +71,7 @@ pub struct Listener {
     address: SocketAddr,
     draining: watch::Sender<Draining>,
     connections: Arc<Semaphore>,
+    connections_max: usize,
     env: Env,
 }
 
@@ -86,12 +85,14 @@ enum Draining {
 }
 
 impl Listener {
-    /// Binds at once, so that a port in use is the caller's error; serves on the gateway's lanes.
+    /// Binds at once, so that a port in use is the caller's error; serves on the gateway's lanes, so many connections
+    /// at once.
     pub fn start(
         env: &Env,
         address: SocketAddr,
         tls: (Arc<ServerConfig>, ClientCertificates),
         serve: Arc<dyn Serve>,
+        connections_max: usize,
     ) -> Result<Self, ListenError> {
         let bind = || -> io::Result<(StdListener, SocketAddr)> {
             let socket = StdListener::bind(address)?;
@@ -101,7 +102,7 @@ impl Listener {
         };
         let (socket, local) = bind().map_err(|source| ListenError::Bind { address, source })?;
         let (draining, drained) = watch::channel(Draining::No);
-        let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let connections = Arc::new(Semaphore::new(connections_max));
         let accept = Accept {
             env: env.clone(),
             tls: TlsAcceptor::from(tls.0),
@@ -111,7 +112,7 @@ impl Listener {
             draining: drained,
         };
         env.spawn(Lane::Gateway(0), accept.run(socket));
-        Ok(Self { address: local, draining, connections, env: env.clone() })
+        Ok(Self { address: local, draining, connections, connections_max, env: env.clone() })
     }
 
     /// Where it listens, with the port that the system chose if 0 was asked for.
@@ -120,13 +121,13 @@ impl Listener {
     }
 
     pub fn connections(&self) -> usize {
-        CONNECTIONS_MAX - self.connections.available_permits()
+        self.connections_max - self.connections.available_permits()
     }
 
     /// Accepts no more, waits up to `grace` for requests in flight, then ends every connection.
     pub async fn drain(&self, grace: Duration) {
         self.draining.send_replace(Draining::Gently);
-        let all = u32::try_from(CONNECTIONS_MAX).expect("a few thousand");
+        let all = u32::try_from(self.connections_max).expect("a few thousand");
         let gone = pin!(self.connections.acquire_many(all));
         if let Either::Right((_, _)) = select(gone, self.env.sleep(grace)).await {
             self.draining.send_replace(Draining::Now);

@@ -49,6 +49,8 @@ pub struct Negotiated {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
     Single,
+    /// One answer without rows: a review, which is no stored object.
+    Review,
     Stream,
 }
 
@@ -117,7 +119,7 @@ pub fn negotiate(headers: &HeaderMap, query: &Query, shape: Shape) -> Result<Neg
         return Ok(plain);
     }
     for clause in &clauses {
-        let yaml = clause.media_type == reply::YAML && shape == Shape::Single;
+        let yaml = clause.media_type == reply::YAML && shape != Shape::Stream;
         let encoding = if yaml {
             Encoding::Yaml
         } else if clause.takes(reply::JSON) {
@@ -125,7 +127,11 @@ pub fn negotiate(headers: &HeaderMap, query: &Query, shape: Shape) -> Result<Neg
         } else {
             continue;
         };
-        if let Some(form) = form(clause, query)? {
+        let form = form(clause, query)?;
+        if shape == Shape::Review && matches!(form, Some(Form::Table(_))) {
+            continue;
+        }
+        if let Some(form) = form {
             return Ok(Negotiated { encoding, form });
         }
     }

@@ -128,7 +128,7 @@ pub(crate) async fn serve(
 }
 
 async fn handle(gateway: &Gateway, asked: Asked, resource: Resource) -> Result<Reply, Status> {
-    let negotiated = negotiate::negotiate(&asked.headers, &asked.query, Shape::Single)?;
+    let negotiated = negotiate::negotiate(&asked.headers, &asked.query, shape(&resource))?;
     let named = resource.name.is_some();
     let (operation, of, content_type) = match (asked.method.as_str(), named) {
         ("GET" | "HEAD", true) => (Operation::Get, Use::Get, None),
@@ -153,11 +153,10 @@ async fn handle(gateway: &Gateway, asked: Asked, resource: Resource) -> Result<R
         _ => return Err(method_not_allowed()),
     };
     let options = options::parse(&asked.query, of, negotiated.form)?;
-    let Asked { caller, deadline, http, .. } = asked;
     let mut unread = Vec::new();
     let body = match content_type {
         Some(content_type) => {
-            let bytes = gateway.read_body(http, deadline).await?;
+            let bytes = gateway.read_body(&asked).await?;
             // A delete may come without options; for everything else an empty body is the API's to refuse.
             let absent = bytes.is_empty() && matches!(of, Use::Delete | Use::DeleteCollection);
             match absent {
@@ -167,10 +166,19 @@ async fn handle(gateway: &Gateway, asked: Asked, resource: Resource) -> Result<R
         }
         None => None,
     };
+    let Asked { caller, deadline, .. } = asked;
     let request = Request { caller, resource, operation, options, body, deadline };
     let mut response = gateway.api.handle(request).await?;
     response.warnings.append(&mut unread);
     Ok(object_reply(response, negotiated))
+}
+
+fn shape(resource: &Resource) -> Shape {
+    let kind = registry().by_resource(&resource.group, &resource.version, &resource.resource);
+    match kind {
+        Some(kind) if kind.stored().is_none() => Shape::Review,
+        _ => Shape::Single,
+    }
 }
 
 /// JSON and YAML are the API's to parse; protobuf becomes the tree that JSON would have been.

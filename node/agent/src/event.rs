@@ -20,6 +20,7 @@ const AGAIN_MS_MIN: u64 = 10_000;
 #[derive(Debug, Default)]
 pub struct EventLog {
     said: BTreeMap<(&'static str, String), Said>,
+    n_created: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -41,7 +42,8 @@ pub enum Send {
 }
 
 impl EventLog {
-    /// Takes a sentence down. `name_suffix` makes a new Event's name unique.
+    /// Takes a sentence down. `name_suffix` makes a new Event's name unique; by their names Events are in order, and
+    /// so clients show them, whose times are whole seconds.
     pub fn say(
         &mut self,
         pod: &Pod,
@@ -65,7 +67,9 @@ impl EventLog {
                 self.said.iter().min_by_key(|(_, it)| it.first).map(|(key, _)| key.clone());
             oldest.and_then(|it| self.said.remove(&it));
         }
-        let name = format!("{}.{name_suffix:016x}", pod.metadata.name);
+        let rank = (self.n_created & 0xff) << 8 | (name_suffix & 0xff);
+        self.n_created += 1;
+        let name = format!("{}.{:x}{rank:04x}", pod.metadata.name, now.0);
         let said = Said { name: name.clone(), count: 1, first: now, sent: now };
         self.said.insert(key, said);
         Send::Create(event(pod, node, it, now, &name))
@@ -127,7 +131,23 @@ mod tests {
         assert_eq!(event["type"], "Warning");
         assert_eq!(say(5_000), Send::Nothing);
         let Send::Patch(name, patch) = say(10_000) else { panic!("not patched") };
-        assert_eq!((name.as_str(), &patch["count"]), ("web.0000000000000007", &json!(3)));
+        assert_eq!((name.as_str(), &patch["count"]), ("web.00007", &json!(3)));
+    }
+
+    #[test]
+    fn events_of_one_moment_are_named_in_the_order_in_which_they_happened() {
+        let mut log = EventLog::default();
+        let mut name = |message: &str, at: u64, random: u64| {
+            let Send::Create(event) =
+                log.say(&pod(), "n", &happened(message), Timestamp(at), random)
+            else {
+                panic!("not created")
+            };
+            event["metadata"]["name"].as_str().unwrap().to_owned()
+        };
+        let at = 1_795_276_325_000;
+        let names = [name("pulled", at, 900), name("created", at, 5), name("started", at + 1, 0)];
+        assert!(names.is_sorted(), "{names:?}");
     }
 
     #[test]

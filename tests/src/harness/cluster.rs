@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -137,6 +138,24 @@ impl Cluster {
     /// With more arguments.
     #[track_caller]
     pub fn spawn_with(&mut self, args: &[&str]) {
+        self.spawn_where(args, || Ok(()));
+    }
+
+    /// Starts it where no process may hold more files open.
+    #[track_caller]
+    pub fn spawn_with_open_files(&mut self, limit: u64) {
+        self.spawn_where(&[], move || {
+            setrlimit(Resource::RLIMIT_NOFILE, limit, limit).map_err(std::io::Error::from)
+        });
+    }
+
+    /// `prepare` runs in the child before it becomes kactor: only what is async-signal-safe.
+    #[track_caller]
+    fn spawn_where(
+        &mut self,
+        args: &[&str],
+        prepare: impl Fn() -> std::io::Result<()> + Send + Sync + 'static,
+    ) {
         assert!(self.child.is_none(), "it runs already");
         let log = |name: &str| {
             let mut options = File::options();
@@ -147,10 +166,10 @@ impl Cluster {
         command.args(args).stdin(Stdio::null()).stdout(log("stdout")).stderr(log("stderr"));
         // SAFETY: prctl is async-signal-safe and touches no memory of ours.
         unsafe {
-            command.pre_exec(|| {
+            command.pre_exec(move || {
                 // Dies with the test's thread, however that ends.
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                Ok(())
+                prepare()
             });
         }
         self.child = Some(command.spawn().expect("kactor can be started"));

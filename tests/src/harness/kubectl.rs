@@ -148,6 +148,14 @@ impl Kubectl {
         process::run(&mut self.command(args), input)
     }
 
+    /// Runs and expects success with one more variable in its environment; answers stdout.
+    #[track_caller]
+    pub fn ok_where(&self, (name, value): (&str, &str), args: &[&str]) -> String {
+        let answer = process::run(self.command(args).env(name, value), "");
+        assert!(answer.is_ok(), "{name}={value} kubectl {}\n{}", args.join(" "), answer.both());
+        answer.stdout
+    }
+
     /// Runs and expects success; answers stdout.
     #[track_caller]
     pub fn ok(&self, args: &[&str]) -> String {

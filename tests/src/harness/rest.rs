@@ -23,6 +23,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
 
 use super::cluster::Cluster;
 
@@ -62,6 +63,28 @@ impl Access {
     /// A server that speaks HTTP in clear.
     pub fn clear(address: &str) -> Self {
         Self { address: address.to_owned(), tls: None, token: None }
+    }
+
+    /// The server of one kubeconfig, asked with the client certificate of another.
+    pub fn with_certificate_of(kubeconfig: &Path, other: &Path) -> anyhow::Result<Self> {
+        let read = |path: &Path| -> anyhow::Result<Value> {
+            Ok(serde_saphyr::from_str(&std::fs::read_to_string(path)?)?)
+        };
+        let ca = pem(&read(kubeconfig)?["clusters"][0]["cluster"], "certificate-authority-data")?;
+        let user = &read(other)?["users"][0]["user"];
+        let (certificate, key) =
+            (pem(user, "client-certificate-data")?, pem(user, "client-key-data")?);
+        let tls = Some(Arc::new(tls(&ca, Some((&certificate, &key)))?));
+        Ok(Self { tls, ..Self::of(kubeconfig)? })
+    }
+
+    /// A connection to write bytes on; `protocol` is what ALPN settles on.
+    pub async fn raw(&self, protocol: &str) -> anyhow::Result<TlsStream<TcpStream>> {
+        let mut tls = self.tls.as_deref().context("not https")?.clone();
+        tls.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+        let tcp = TcpStream::connect(&self.address).await?;
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(tls));
+        Ok(connector.connect(ServerName::try_from("kubernetes")?, tcp).await?)
     }
 
     /// The same server, asked by whom the token names; trust is taken from the kubeconfig.

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "these are tests")]
 
 mod access;
+mod everyday;
 mod lifecycle;
 mod objects;
 mod reading;

@@ -59,6 +59,7 @@ impl Verb {
         Verb::Update,
         Verb::Watch,
     ];
+    pub const READ: &[Verb] = &[Verb::Get, Verb::List, Verb::Watch];
     pub const CREATE: &[Verb] = &[Verb::Create];
     pub const CHANGE: &[Verb] = &[Verb::Get, Verb::Patch, Verb::Update];
 

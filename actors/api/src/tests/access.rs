@@ -193,7 +193,7 @@ async fn a_token_ends_with_the_account_and_the_pod_it_is_bound_to() {
     world.delete("pods/a", json!({})).await.unwrap();
     assert!(world.api.verify_token(&token, &audiences).is_err(), "the pod is gone");
     let short = json!({"spec": {"expirationSeconds": 5}});
-    assert_eq!(world.create("serviceaccounts/default/token", short).await.unwrap_err().code, 400);
+    assert_eq!(world.create("serviceaccounts/default/token", short).await.unwrap_err().code, 422);
 }
 
 #[tokio::test]

@@ -71,7 +71,7 @@ async fn the_propagation_policy_becomes_a_finalizer() {
     world.create("configmaps", config_map("a")).await.unwrap();
     assert_eq!(
         world.delete("configmaps/a", json!({"propagationPolicy": "Maybe"})).await.unwrap_err().code,
-        400
+        422
     );
     world.delete("configmaps/a", json!({"propagationPolicy": "Background"})).await.unwrap();
     assert_eq!(world.get("configmaps/a").await.unwrap_err().code, 404);

@@ -46,6 +46,12 @@ fn the_first_clause_that_can_be_served_wins() {
             json(Form::Object),
         ),
         ("application/json;as=Table;v=v9;g=meta.k8s.io", Shape::Single, Err(406)),
+        ("application/json;as=Table;v=v1;g=meta.k8s.io", Shape::Review, Err(406)),
+        (
+            "application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
+            Shape::Review,
+            json(Form::Object),
+        ),
         (
             "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
             Shape::Single,

@@ -154,8 +154,9 @@ fn every_type_that_a_field_names_is_there() {
 }
 
 #[test]
-fn every_registered_kind_can_be_read() {
-    for kind in kactor_objects::registry::registry().iter() {
+fn every_registered_kind_that_is_sent_can_be_read() {
+    use kactor_objects::registry::{Verb, registry};
+    for kind in registry().iter().filter(|it| it.allows(Verb::Create)) {
         let found = type_name(&kind.api_version(), kind.kind);
         assert!(found.is_some(), "{} {}", kind.api_version(), kind.kind);
     }

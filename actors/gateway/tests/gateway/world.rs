@@ -92,7 +92,7 @@ impl World {
         let serving = pki.issue_serving(&env, &names).unwrap();
         let tls = tls::server(&serving, pki.ca_pem()).unwrap();
         let listener =
-            Listener::start(&env, SocketAddr::from((local, 0)), tls, gateway.clone()).unwrap();
+            Listener::start(&env, SocketAddr::from((local, 0)), tls, gateway.clone(), 64).unwrap();
         let listener = Arc::new(listener);
         gateway.watch_listener(&listener);
         Self { address: listener.address(), pki, gateway, listener, machine, dir }

@@ -6,13 +6,6 @@ use crate::field_error::{FieldError, Path};
 use crate::meta;
 use crate::tree;
 
-pub fn validate_token_review(review: &Value) -> Vec<FieldError> {
-    match tree::text(review, "spec.token") {
-        "" => vec![FieldError::required(Path::new("spec.token"), "")],
-        _ => Vec::new(),
-    }
-}
-
 pub fn validate_self_subject_access_review(review: &Value) -> Vec<FieldError> {
     exactly_one_kind_of_attributes(review)
 }

@@ -294,7 +294,6 @@ fn nodes_leases_budgets_and_reviews() {
         "localsubjectaccessreviews",
         json!({"spec": {"user": "u", "resourceAttributes": {"namespace": "x"}}}),
     );
-    out += &faults("tokenreviews", json!({"spec": {}}));
     out += &faults(
         "namespaces",
         json!({"metadata": {"name": "a.b"}, "spec": {"finalizers": ["odd"]}}),
@@ -317,7 +316,6 @@ fn nodes_leases_budgets_and_reviews() {
         spec.user: Invalid value: "": at least one of user or group must be specified
         spec.nonResourceAttributes: Invalid value: {}: cannot be specified in combination with resourceAttributes
         spec.resourceAttributes.namespace: Invalid value: "x": must match metadata.namespace
-        spec.token: Required value
         metadata.name: Invalid value: "a.b": must not contain dots
         spec.finalizers[0]: Invalid value: "odd": name is neither a standard finalizer name nor is it fully qualified
     "#]].assert_eq(&out);

@@ -65,6 +65,7 @@ fn metadata_of_a_new_object_is_checked_field_by_field() {
         metadata.ownerReferences.uid: Invalid value: "": must not be empty
         metadata.ownerReferences: Invalid value: [{"apiVersion":"v1","controller":true,"kind":"Event","name":"a","uid":"u"},{"apiVersion":"","controller":true,"kind":"","name":"","uid":""}]: Only one reference can have Controller set to true. Found "true" in references for Event/a and /
         metadata.finalizers: Invalid value: "-x": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')
+        metadata.finalizers[2]: Invalid value: "-x": name is neither a standard finalizer name nor is it fully qualified
         metadata.finalizers: Invalid value: ["orphan","foregroundDeletion","-x"]: finalizer foregroundDeletion and orphan cannot be both set"#]].assert_eq(&printed(&validate::on_create(config_maps(), &object)));
 }
 

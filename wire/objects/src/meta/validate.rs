@@ -168,12 +168,19 @@ fn owners(object: &Value, path: &Path) -> Vec<FieldError> {
     errors
 }
 
+/// The names that Kubernetes itself gives; everybody else's have a domain in front.
+const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
+
 fn finalizers(object: &Value, path: &Path) -> Vec<FieldError> {
     let all = meta::finalizers(object);
     let mut errors = Vec::new();
-    for it in &all {
+    for (index, it) in all.iter().enumerate() {
         for why in names::qualified_name(it) {
             errors.push(FieldError::invalid(path.clone(), *it, why));
+        }
+        if !it.contains('/') && !STANDARD_FINALIZERS.contains(it) {
+            let why = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.push(FieldError::invalid(path.index(index), *it, why));
         }
     }
     if all.contains(&"orphan") && all.contains(&"foregroundDeletion") {

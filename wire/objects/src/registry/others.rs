@@ -64,6 +64,25 @@ fn to_core_event(event: Value) -> Value {
 }
 
 pub(super) static KINDS: &[Kind] = &[
+    // Nothing makes one yet, so there are none, and clients can read that: kubectl looks for them when it meets a kind
+    // that it does not know, and says what is wrong only when it may look.
+    Kind {
+        group: "apiextensions.k8s.io",
+        kind: "CustomResourceDefinition",
+        resource: "customresourcedefinitions",
+        singular: "customresourcedefinition",
+        scope: Scope::Cluster,
+        short_names: &["crd", "crds"],
+        categories: &["api-extensions"],
+        verbs: Verb::READ,
+        storage: stored(
+            "apiextensions.k8s.io",
+            "apiextensions.k8s.io/v1",
+            "customresourcedefinitions",
+            "CustomResourceDefinition",
+        ),
+        ..PLAIN
+    },
     Kind {
         group: "coordination.k8s.io",
         kind: "Lease",

@@ -35,7 +35,6 @@ pub(super) static KINDS: &[Kind] = &[
         kind: "TokenReview",
         resource: "tokenreviews",
         singular: "tokenreview",
-        strategy: Strategy { validate: kinds::review::validate_token_review, ..Strategy::PLAIN },
         ..REVIEW
     },
     Kind {

@@ -66,6 +66,7 @@ fn rows_are_what_discovery_says() {
         authorization.k8s.io/v1 selfsubjectaccessreviews SelfSubjectAccessReview Cluster [] [] [create]
         authorization.k8s.io/v1 selfsubjectrulesreviews SelfSubjectRulesReview Cluster [] [] [create]
         authorization.k8s.io/v1 subjectaccessreviews SubjectAccessReview Cluster [] [] [create]
+        apiextensions.k8s.io/v1 customresourcedefinitions CustomResourceDefinition Cluster ["crd", "crds"] ["api-extensions"] [get,list,watch]
         coordination.k8s.io/v1 leases Lease Namespaced [] [] [create,delete,deletecollection,get,list,patch,update,watch]
         discovery.k8s.io/v1 endpointslices EndpointSlice Namespaced [] [] [create,delete,deletecollection,get,list,patch,update,watch]
         events.k8s.io/v1 events Event Namespaced ["ev"] [] [create,delete,deletecollection,get,list,patch,update,watch]
@@ -143,9 +144,10 @@ fn samples() -> Vec<(&'static Kind, serde_json::Value)> {
 }
 
 #[test]
-fn there_is_a_sample_of_every_stored_kind() {
+fn there_is_a_sample_of_every_stored_kind_that_can_be_made() {
     let samples = samples();
-    for it in registry().iter().filter(|it| it.stored().is_some()) {
+    let stored = registry().iter().filter(|it| it.stored().is_some());
+    for it in stored.filter(|it| it.allows(Verb::Create)) {
         assert!(samples.iter().any(|(kind, _)| std::ptr::eq(*kind, it)), "{}", it.kind);
     }
 }
