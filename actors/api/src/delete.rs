@@ -326,17 +326,19 @@ pub(crate) fn overlay(options: &mut Options, body: &Value) -> Result<(), Status>
     Ok(())
 }
 
+type Fits = fn(&Value) -> bool;
+
 /// A value of another type must not pass for one that is absent: `dryRun: "All"` would delete.
 fn check_option_types(body: &Value) -> Result<(), Status> {
-    let texts = |it: &Value| it.as_array().is_some_and(|all| all.iter().all(Value::is_string));
-    let checks: [(&str, &str, &dyn Fn(&Value) -> bool); 7] = [
-        ("gracePeriodSeconds", "an integer", &Value::is_i64),
-        ("preconditions", "an object", &Value::is_object),
-        ("preconditions.uid", "a string", &Value::is_string),
-        ("preconditions.resourceVersion", "a string", &Value::is_string),
-        ("dryRun", "a list of strings", &texts),
-        ("orphanDependents", "a boolean", &Value::is_boolean),
-        ("propagationPolicy", "a string", &Value::is_string),
+    let texts: Fits = |it| it.as_array().is_some_and(|all| all.iter().all(Value::is_string));
+    let checks: [(&str, &str, Fits); 7] = [
+        ("gracePeriodSeconds", "an integer", Value::is_i64),
+        ("preconditions", "an object", Value::is_object),
+        ("preconditions.uid", "a string", Value::is_string),
+        ("preconditions.resourceVersion", "a string", Value::is_string),
+        ("dryRun", "a list of strings", texts),
+        ("orphanDependents", "a boolean", Value::is_boolean),
+        ("propagationPolicy", "a string", Value::is_string),
     ];
     for (path, wanted, fits) in checks {
         let given = tree::at(body, path);
