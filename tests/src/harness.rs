@@ -7,11 +7,14 @@ pub mod binary;
 pub mod busybox;
 pub mod cluster;
 pub mod kubectl;
+pub mod network;
 pub mod patience;
 pub mod port;
 pub mod process;
 pub mod rest;
 pub mod skip;
+pub mod terminal;
+pub mod traces;
 
 pub use cluster::{Cluster, Runtime};
 pub use kubectl::Kubectl;

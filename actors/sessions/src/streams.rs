@@ -162,9 +162,14 @@ fn refused(target: &PodTarget, error: OpenStreamError) -> StreamError {
         OpenStreamError::NoPod { .. } => {
             StreamError::NotFound { what: format!("pod {}", target.pod), why: error.to_string() }
         }
-        OpenStreamError::NoContainer { .. }
-        | OpenStreamError::NotStarted { .. }
-        | OpenStreamError::NoPrevious { .. } => StreamError::BadRequest(error.to_string()),
+        // In the kubelet's words, which people search for.
+        OpenStreamError::NotStarted { pod, container, reason } => StreamError::BadRequest(format!(
+            "container {container:?} in pod {pod:?} is waiting to start: {reason}"
+        )),
+        OpenStreamError::NoPrevious { pod, container } => StreamError::BadRequest(format!(
+            "previous terminated container {container:?} in pod {pod:?} not found"
+        )),
+        OpenStreamError::NoContainer { .. } => StreamError::BadRequest(error.to_string()),
         OpenStreamError::Failed(_) | OpenStreamError::Overloaded { .. } => {
             StreamError::Failed(error.to_string())
         }

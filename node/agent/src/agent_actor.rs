@@ -23,8 +23,9 @@ use crate::machine::Doom;
 use crate::node_object::{self, Health, Machine};
 use crate::perform::Host;
 use crate::pod_actor::{LookAgain, PodActor, PodEnded, PodWanted};
+use crate::pod_logs::PodLogs;
 use crate::ports::{NetworkFeed, Unanswered};
-use crate::spec::{self, Pod};
+use crate::spec::{self, Metadata, Pod};
 
 /// How often a node says that it lives.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
@@ -172,7 +173,10 @@ impl AgentActor {
             &self.node_status,
             self.host.env.wall(),
         );
-        if !self.registered || status == self.node_status {
+        // After a restart the node's network is known with its object: to call the node unready for the moment
+        // before would take its pods out of their services.
+        let knows_itself = self.feeds.get(&Feed::Nodes).is_some_and(|it| it.position.is_some());
+        if !self.registered || !knows_itself || status == self.node_status {
             return;
         }
         let name = self.host.config.node_name.clone();
@@ -285,6 +289,16 @@ impl AgentActor {
             pod.metadata.deletion_grace_period_seconds = Some(0);
             let letter = PodWanted { pod: Arc::new(pod), status: running.status.clone() };
             running.actor.clone().tell_from(self, ctx, letter);
+        } else {
+            // A pod that had ended before this agent began has nothing else here.
+            let pod = Metadata {
+                namespace: change.namespace.clone(),
+                name: change.name.clone(),
+                uid: change.uid.as_str().to_owned(),
+                ..Metadata::default()
+            };
+            let logs = PodLogs::of(&self.host);
+            ctx.spawn(async move { logs.forget(&pod).await }.into_actor(self));
         }
     }
 
@@ -344,7 +358,7 @@ impl AgentActor {
         })
     }
 
-    /// What the driver runs and the complete feed did not name ends: its pod was deleted while we were away.
+    /// What the driver runs and no actor has ends: its pod was deleted, or was over, while we were away.
     fn remove_orphans(&mut self, named: BTreeSet<String>, ctx: &mut Context<Self>) {
         for (uid, running) in &self.pods {
             if !named.contains(uid) {
@@ -359,11 +373,14 @@ impl AgentActor {
             }
         }
         let host = self.host.clone();
-        let known: BTreeSet<String> = self.pods.keys().cloned().chain(named).collect();
+        let live: BTreeSet<String> = self.pods.keys().cloned().collect();
+        let logs = PodLogs::of(&host);
         let sweep = async move {
+            logs.forget_all_but(live.iter().cloned().chain(named).collect()).await;
+            // Of a pod that is over nothing but its logs is kept.
             for sandbox in host.driver.list().await.unwrap_or_default() {
                 let uid = sandbox.spec.id.0.clone();
-                if !known.contains(&uid)
+                if !live.contains(&uid)
                     && let Err(why) = remove_everything(&host, &uid).await
                 {
                     tracing::warn!(

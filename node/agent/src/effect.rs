@@ -36,6 +36,8 @@ pub enum Effect {
     },
     ImageFailed {
         container: String,
+        /// What no waiting changes; else the status says that it is tried again.
+        reason: Option<&'static str>,
         message: String,
     },
     /// The driver's status shows the rest.
@@ -111,8 +113,9 @@ pub fn apply(seen: &mut Observed, effect: &Effect, now: Timestamp) {
         Effect::ImageReady { container } => {
             seen.containers.entry(container.clone()).or_default().image = Progress::Ready;
         }
-        Effect::ImageFailed { container, message } => {
+        Effect::ImageFailed { container, reason, message } => {
             let state = seen.containers.entry(container.clone()).or_default();
+            state.image_reason = *reason;
             let attempts = 1 + attempts(&state.image);
             let retry_at = now.plus(wait(attempts, PULL_RETRY_FIRST, PULL_RETRY_MAX));
             state.image = Progress::Failed { message: message.clone(), retry_at, attempts };

@@ -13,6 +13,9 @@ use kactor_volumes::plan::{Source, Volume};
 use crate::ports::{VolumeFailure, VolumeHost};
 use crate::spec::Pod;
 
+/// The name of the file that a container's process leaves its last words in.
+const LAST_WORDS: &str = "termination-log";
+
 /// Volumes below one folder, the kubelet's layout.
 pub struct HostVolumes {
     env: Env,
@@ -85,8 +88,9 @@ fn write_file(path: &Path, content: &[u8]) -> std::io::Result<()> {
     }
     // Written in place: a container has this very file mounted.
     std::fs::write(path, content)?;
-    // The container's user must be able to read it, and to write its last words.
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))
+    // Whoever the container runs as reads it; only its last words are for everybody to write.
+    let mode = if path.ends_with(LAST_WORDS) { 0o666 } else { 0o644 };
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
 }
 
 #[async_trait]
@@ -174,7 +178,10 @@ mod tests {
         assert!(paths["d"].is_dir());
         let path = block_on(host.write_file("u", "containers/a/termination-log", b"bye".to_vec()))
             .unwrap();
-        assert!(path.exists());
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&path), 0o666);
+        let hosts = block_on(host.write_file("u", "etc-hosts", b"127.0.0.1".to_vec())).unwrap();
+        assert_eq!(mode(&hosts), 0o644, "no user of a container changes where names lead");
         assert_eq!(block_on(host.read_file("u", "containers/a/termination-log", 2)), b"by");
         assert_eq!(block_on(host.read_file("u", "nothing", 2)), b"");
         block_on(host.unmount("u")).unwrap();

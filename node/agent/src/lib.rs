@@ -19,6 +19,7 @@ pub mod observe;
 pub mod perform;
 pub mod pod_actor;
 pub mod pod_files;
+pub mod pod_logs;
 pub mod ports;
 pub mod probes;
 pub mod references;

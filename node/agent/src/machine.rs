@@ -71,6 +71,8 @@ pub enum Sandbox {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ContainerSeen {
     pub image: Progress,
+    /// Why `image` failed, if that is something that no waiting changes.
+    pub image_reason: Option<&'static str>,
     /// The digest it runs from, once known.
     pub image_id: String,
     pub run: Run,

@@ -40,8 +40,17 @@ pub fn merge(pod: &Pod, seen: &mut Observed, sandbox: Option<&SandboxStatus>) {
             lose_run(state);
             continue;
         };
+        // Read when it ended: the driver's status has none.
+        let last_words = match (&state.run, &state.last) {
+            (Run::Ended(end), _) | (_, Some(end)) => Some((end.id.clone(), end.message.clone())),
+            _ => None,
+        };
         merge_container(state, newest);
-        if let Some(end) = older.last().and_then(|it| ended(it)) {
+        if let Some(mut end) = older.last().and_then(|it| ended(it)) {
+            if end.message.is_empty() {
+                end.message =
+                    last_words.filter(|(id, _)| *id == end.id).map(|it| it.1).unwrap_or_default();
+            }
             state.last = Some(end);
         }
         if container.startup_probe.is_none() {
@@ -135,7 +144,7 @@ fn ended(it: &ContainerStatus) -> Option<Ended> {
 }
 
 /// `containerID` without its scheme; `status` puts the scheme before it.
-fn short_id(it: &ContainerStatus) -> String {
+pub fn short_id(it: &ContainerStatus) -> String {
     it.external_id.split_once("://").map_or(it.external_id.as_str(), |(_, id)| id).to_owned()
 }
 
@@ -157,15 +166,14 @@ pub fn surplus(sandbox: &SandboxStatus) -> Vec<ContainerId> {
     sandbox.containers.iter().map(ContainerStatus::id).filter(is_old).cloned().collect()
 }
 
-/// What the container left as its last words: its termination file, or the log's end when it failed without any.
-pub fn termination_message(
-    policy: TerminationMessagePolicy,
-    exit_code: i32,
-    file: &[u8],
-    log_tail: impl FnOnce() -> Vec<u8>,
-) -> String {
-    let from_log = policy == TerminationMessagePolicy::FallbackToLogsOnError && exit_code != 0;
-    let bytes = if file.is_empty() && from_log { log_tail() } else { file.to_vec() };
+/// Whether the end of a container's log stands for its last words: it failed and wrote none.
+pub fn falls_back_to_log(policy: TerminationMessagePolicy, exit_code: i32, file: &[u8]) -> bool {
+    policy == TerminationMessagePolicy::FallbackToLogsOnError && exit_code != 0 && file.is_empty()
+}
+
+/// What the container left as its last words: its termination file, else the log's end if that counts.
+pub fn termination_message(file: &[u8], log_tail: &[u8]) -> String {
+    let bytes = if file.is_empty() { log_tail } else { file };
     let from = bytes.len().saturating_sub(TERMINATION_MESSAGE_BYTES_MAX);
     String::from_utf8_lossy(&bytes[from..]).into_owned()
 }
@@ -300,14 +308,12 @@ mod tests {
     #[test]
     fn last_words_come_from_the_file_or_from_the_log_of_a_failure() {
         use TerminationMessagePolicy::{FallbackToLogsOnError, File};
-        let log = || b"log".to_vec();
-        assert_eq!(termination_message(File, 1, b"", log), "");
-        assert_eq!(termination_message(File, 0, b"bye", log), "bye");
-        assert_eq!(termination_message(FallbackToLogsOnError, 1, b"", log), "log");
-        assert_eq!(termination_message(FallbackToLogsOnError, 0, b"", log), "");
-        assert_eq!(
-            termination_message(File, 0, &[b'x'; 9000], log).len(),
-            TERMINATION_MESSAGE_BYTES_MAX
-        );
+        assert!(falls_back_to_log(FallbackToLogsOnError, 1, b""));
+        assert!(!falls_back_to_log(FallbackToLogsOnError, 0, b""));
+        assert!(!falls_back_to_log(FallbackToLogsOnError, 1, b"bye"));
+        assert!(!falls_back_to_log(File, 1, b""));
+        assert_eq!(termination_message(b"bye", b"log"), "bye");
+        assert_eq!(termination_message(b"", b"log"), "log");
+        assert_eq!(termination_message(&[b'x'; 9000], b"").len(), TERMINATION_MESSAGE_BYTES_MAX);
     }
 }

@@ -25,6 +25,7 @@ use crate::environment::{LinkedService, environment, service_links};
 use crate::machine::{Action, Observed, Sandbox, Subject};
 use crate::observe;
 use crate::pod_files::{Resolver, hosts, resolver};
+use crate::pod_logs::PodLogs;
 use crate::ports::{ControlPlane, HostPort, Plumbing, Prober, VolumeHost};
 use crate::references::{self, Fetched, PodReferences, Wanted, config_map_entries, secret_entries};
 use crate::spec::{Container, HookAction, ImagePullPolicy, Pod};
@@ -337,7 +338,11 @@ async fn ensure_image(host: &Host, task: &Task, name: &str, told: &mut Vec<Happe
     };
     let image = &container.image;
     let present = host.driver.image(image).await;
-    let failed = |message: String| Effect::ImageFailed { container: name.to_owned(), message };
+    let failed = |reason: Option<&'static str>, message: String| Effect::ImageFailed {
+        container: name.to_owned(),
+        reason,
+        message,
+    };
     match (present, container.image_pull_policy) {
         (Ok(Some(_)), ImagePullPolicy::IfNotPresent | ImagePullPolicy::Never) => {
             told.push(normal(
@@ -350,12 +355,16 @@ async fn ensure_image(host: &Host, task: &Task, name: &str, told: &mut Vec<Happe
             let message =
                 format!("Container image \"{image}\" is not present with pull policy of Never");
             told.push(warning("ErrImageNeverPull", message.clone()));
-            return failed(message);
+            return failed(Some("ErrImageNeverPull"), message);
         }
         (Err(error), _) => {
             let message = format!("Failed to inspect image \"{image}\": {}", chain(&error));
+            let reason = match error {
+                DriverError::BadReference { .. } => "InvalidImageName",
+                _ => "ImageInspectError",
+            };
             told.push(warning("InspectFailed", message.clone()));
-            return failed(message);
+            return failed(Some(reason), message);
         }
         (Ok(_), _) => {}
     }
@@ -365,26 +374,29 @@ async fn ensure_image(host: &Host, task: &Task, name: &str, told: &mut Vec<Happe
             told.push(normal("Pulled", format!("Successfully pulled image \"{image}\"")));
             Effect::ImageReady { container: name.to_owned() }
         }
-        Err(why) => {
+        Err((reason, why)) => {
             let message = format!("Failed to pull image \"{image}\": {why}");
             told.push(warning("Failed", message.clone()));
-            failed(message)
+            failed(reason, message)
         }
     }
 }
 
 /// Tries the pod's pull secrets one after another, at last without any.
-async fn pull(host: &Host, pod: &Pod, image: &str) -> Result<(), String> {
+async fn pull(host: &Host, pod: &Pod, image: &str) -> Result<(), (Option<&'static str>, String)> {
     let mut secrets = Vec::new();
     for reference in &pod.spec.image_pull_secrets {
         secrets.extend(get(host, pod, "secrets", &reference.name).await.ok().flatten());
     }
-    let mut last = String::new();
+    let mut last = (None, String::new());
     let found = secrets.iter().filter_map(|it| registry_auth(it, image));
     for auth in found.chain([RegistryAuth::Anonymous]) {
         match host.driver.pull_image(image, &auth).await {
             Ok(_) => return Ok(()),
-            Err(error) => last = chain(&error),
+            Err(error @ DriverError::BadReference { .. }) => {
+                return Err((Some("InvalidImageName"), chain(&error)));
+            }
+            Err(error) => last = (None, chain(&error)),
         }
     }
     Err(last)
@@ -443,12 +455,19 @@ async fn start(
         }
     };
     remove_surplus(host, &task.pod.metadata.uid).await;
+    let first_kept = attempt.saturating_sub(1);
+    PodLogs::of(host).forget_runs_before(&task.pod.metadata, name, first_kept).await;
     match host.driver.create_container(&spec).await {
         Ok(()) | Err(DriverError::Exists { .. }) => {}
         Err(error) => {
+            // What the pod's author wrote, not what the node could not do.
+            let reason = match error {
+                DriverError::Invalid { .. } => "CreateContainerConfigError",
+                _ => "CreateContainerError",
+            };
             let message = chain(&error);
             told.push(warning("Failed", format!("Error: {message}")));
-            return refused("CreateContainerError", message);
+            return refused(reason, message);
         }
     }
     told.push(normal("Created", format!("Created container: {name}")));
@@ -489,20 +508,13 @@ async fn prepare(
     let mut env = vec![("HOSTNAME".to_owned(), hostname(pod, &host.config.domain))];
     env.extend(environment(pod, container, &links, &known).map_err(|it| it.to_string())?);
     let files = write_files(host, pod, container, &facts).await?;
-    let meta = &pod.metadata;
-    let folder = format!("{}_{}_{}", meta.namespace, meta.name, meta.uid);
     let inputs = RunInputs {
         attempt,
         failures: task.seen.containers.get(&container.name).map_or(0, |it| it.failures),
         env,
         volumes: &volumes,
         files,
-        log_path: host
-            .config
-            .pod_logs
-            .join(folder)
-            .join(&container.name)
-            .join(format!("{attempt}.log")),
+        log_path: PodLogs::of(host).file(&pod.metadata, &container.name, attempt),
         node_memory_bytes: host.config.memory_bytes,
     };
     container_spec(pod, container, inputs).map_err(|it| it.to_string())
@@ -644,6 +656,7 @@ async fn give_up(host: &Host, task: &Task) -> Effect {
     match host.control.call(call).await {
         // Gone, or another one has its name: nothing of ours is left either way.
         Ok(reply) if reply.code < 300 || reply.code == 404 || reply.code == 409 => {
+            PodLogs::of(host).forget(meta).await;
             Effect::ObjectGivenUp
         }
         Ok(reply) => Effect::ObjectKept { message: refusal(reply.code, &reply.body) },

@@ -17,9 +17,10 @@ use serde_json::{Value, json};
 
 use crate::effect::{Effect, apply};
 use crate::event::{EventLog, Send as SendEvent};
-use crate::machine::{Action, Doom, Observed, Run, Sandbox, is_past_deadline, next};
+use crate::machine::{Action, Doom, Ended, Observed, Run, Sandbox, is_past_deadline, next};
 use crate::observe::{self, TERMINATION_MESSAGE_BYTES_MAX};
 use crate::perform::{Happened, Host, Task, mount_all, perform, plumb, termination_file};
+use crate::pod_logs::PodLogs;
 use crate::probes::{ProbeChange, ProbeKind, ProbeOutcome, Probes};
 use crate::spec::Pod;
 use crate::status::{HostFacts, status};
@@ -156,6 +157,7 @@ impl PodActor {
                     }
                 }
                 self.take_in(it);
+                self.follow_runs(&pod);
                 self.decide(&pod, ctx);
             }
             Err(error) => {
@@ -279,10 +281,39 @@ impl PodActor {
         ctx.spawn(sent.into_actor(self).map(|_, _, _| ()));
     }
 
-    /// Runs what is due and begins anew for each new run of a container.
+    /// Gives each running container its probes: new ones for a new run, those of the status for one that an earlier
+    /// life of this agent has probed.
+    fn follow_runs(&mut self, pod: &Pod) {
+        let Some(sandbox) = &self.sandbox else { return self.probes.clear() };
+        let (now, wall) = (self.host.env.monotonic(), self.host.env.wall());
+        for container in pod.spec.init_containers.iter().chain(&pod.spec.containers) {
+            let name = &container.name;
+            let state = self.seen.containers.get_mut(name);
+            let id = observe::current(sandbox, name);
+            let (Some(state), Some(id)) = (state, id) else {
+                self.probes.remove(name);
+                continue;
+            };
+            let Run::Running { id: external, started } = &state.run else {
+                self.probes.remove(name);
+                continue;
+            };
+            if self.probes.get(name).is_some_and(|(of, _)| *of == id) {
+                continue;
+            }
+            let mut probes = Probes::new(container, now, wall.since(*started));
+            if let Some(earlier) = reported(&self.published, name, external) {
+                let is = |key: &str| earlier[key] == true;
+                probes.resume(is("ready"), is("started"));
+            }
+            (state.ready, state.startup_passed) = (probes.is_ready(), probes.startup_passed);
+            self.probes.insert(name.clone(), (id, probes));
+        }
+    }
+
+    /// Runs the probes that are due.
     fn probe(&mut self, pod: &Arc<Pod>, ctx: &mut Context<Self>) {
         let now = self.host.env.monotonic();
-        let Some(sandbox) = &self.sandbox else { return self.probes.clear() };
         let address = match &self.seen.sandbox {
             Sandbox::Ready { addresses, .. } if !pod.spec.host_network => {
                 addresses.first().cloned()
@@ -291,17 +322,7 @@ impl PodActor {
         };
         let mut due = Vec::new();
         for container in pod.spec.init_containers.iter().chain(&pod.spec.containers) {
-            let running = self.seen.containers.get(&container.name).map(|it| &it.run);
-            let id = observe::current(sandbox, &container.name);
-            let (Some(Run::Running { .. }), Some(id)) = (running, id) else {
-                self.probes.remove(&container.name);
-                continue;
-            };
-            let entry = self.probes.entry(container.name.clone());
-            let (of, probes) = entry.or_insert_with(|| (id.clone(), Probes::new(container, now)));
-            if *of != id {
-                (*of, *probes) = (id.clone(), Probes::new(container, now));
-            }
+            let Some((id, probes)) = self.probes.get_mut(&container.name) else { continue };
             for kind in probes.take_due(container, now) {
                 due.push((container.clone(), id.clone(), kind));
             }
@@ -429,6 +450,15 @@ impl PodActor {
     }
 }
 
+/// What a pod's status says of this run of a container.
+fn reported<'a>(status: &'a Value, container: &str, id: &str) -> Option<&'a Value> {
+    let all = ["initContainerStatuses", "containerStatuses"].into_iter();
+    let mut all = all.filter_map(|it| status[it].as_array()).flatten();
+    let found = all.find(|it| it["name"] == container)?;
+    let of = found["containerID"].as_str()?.split_once("://")?.1;
+    (of == id).then_some(found)
+}
+
 /// What a look at the driver found.
 struct Looked {
     sandbox: Option<SandboxStatus>,
@@ -457,19 +487,25 @@ async fn look_at(host: &Host, pod: &Pod, seen: &Observed) -> Result<Looked, Driv
         let status = sandbox
             .as_ref()
             .and_then(|it| it.containers.iter().find(|it| Some(it.id()) == current.as_ref()));
-        let Some(kactor_drivers::status::ContainerState::Exited { exit_code, .. }) =
-            status.map(|it| &it.state)
-        else {
+        let Some(status) = status else { continue };
+        let kactor_drivers::status::ContainerState::Exited { exit_code, .. } = &status.state else {
             continue;
         };
-        if matches!(before, Some(Run::Ended(_) | Run::Refused { .. })) {
+        let is_read = |end: &Ended| end.id == observe::short_id(status);
+        if matches!(before, Some(Run::Ended(end)) if is_read(end))
+            || matches!(before, Some(Run::Refused { .. }))
+        {
             continue; // They were read when it ended.
         }
         let name = termination_file(&container.name);
         let file =
             host.volumes.read_file(&pod.metadata.uid, &name, TERMINATION_MESSAGE_BYTES_MAX).await;
         let policy = container.termination_message_policy;
-        let message = observe::termination_message(policy, *exit_code, &file, Vec::new);
+        let tail = match observe::falls_back_to_log(policy, *exit_code, &file) {
+            true => PodLogs::of(host).last_words(&status.spec.log_path).await,
+            false => Vec::new(),
+        };
+        let message = observe::termination_message(&file, &tail);
         if !message.is_empty() {
             last_words.push((container.name.clone(), message));
         }

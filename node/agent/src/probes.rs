@@ -73,17 +73,26 @@ pub enum ProbeChange {
 }
 
 impl Probes {
-    /// `started` is when the container started, on the monotonic clock.
-    pub fn new(container: &Container, started: Duration) -> Self {
+    /// At `now`, on the monotonic clock, for a container that runs for `age`.
+    pub fn new(container: &Container, now: Duration, age: Duration) -> Self {
         let counters = ProbeKind::ALL.map(|kind| {
             kind.of(container).map(|probe| Counter {
                 passing: kind == ProbeKind::Liveness,
                 run: 0,
                 last_was_success: false,
-                due: started + Duration::from_secs(probe.initial_delay_seconds),
+                due: now + Duration::from_secs(probe.initial_delay_seconds).saturating_sub(age),
             })
         });
         Self { counters, startup_passed: container.startup_probe.is_none() }
+    }
+
+    /// Goes on where an earlier life of the agent stood, as the pod's status says: a restart of kactor takes no
+    /// pod out of its services, and a startup probe that has passed is not asked again.
+    pub fn resume(&mut self, ready: bool, started: bool) {
+        self.startup_passed |= started;
+        if let Some(counter) = self.counter_mut(ProbeKind::Readiness) {
+            counter.passing |= ready;
+        }
     }
 
     /// True if a running container counts as ready as far as its probe goes.
@@ -175,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_container_without_probes_is_ready_at_once() {
-        let probes = Probes::new(&container(""), S);
+        let probes = Probes::new(&container(""), S, Duration::ZERO);
         assert!(probes.is_ready());
         assert_eq!(probes.next_due(), None);
     }
@@ -184,7 +193,7 @@ mod tests {
     fn readiness_turns_only_after_its_thresholds() {
         let it =
             container(r#","readinessProbe":{"exec":{},"successThreshold":2,"failureThreshold":3}"#);
-        let mut probes = Probes::new(&it, S);
+        let mut probes = Probes::new(&it, S, Duration::ZERO);
         let mut record = |outcome: &ProbeOutcome| probes.record(&it, ProbeKind::Readiness, outcome);
         assert_eq!(record(&ProbeOutcome::Success), ProbeChange::None);
         assert_eq!(record(&ProbeOutcome::Success), ProbeChange::BecameReady);
@@ -200,7 +209,7 @@ mod tests {
         let it = container(
             r#","startupProbe":{"exec":{},"failureThreshold":2},"livenessProbe":{"exec":{},"failureThreshold":1}"#,
         );
-        let mut probes = Probes::new(&it, S);
+        let mut probes = Probes::new(&it, S, Duration::ZERO);
         assert_eq!(probes.take_due(&it, S), [ProbeKind::Startup]);
         assert_eq!(probes.take_due(&it, S), []);
         assert!(!probes.is_ready());
@@ -217,7 +226,7 @@ mod tests {
     #[test]
     fn a_startup_probe_that_keeps_failing_restarts_the_container() {
         let it = container(r#","startupProbe":{"exec":{},"failureThreshold":2}"#);
-        let mut probes = Probes::new(&it, S);
+        let mut probes = Probes::new(&it, S, Duration::ZERO);
         assert_eq!(probes.record(&it, ProbeKind::Startup, &failed()), ProbeChange::None);
         assert_eq!(probes.record(&it, ProbeKind::Startup, &failed()), ProbeChange::MustRestart);
     }
@@ -226,10 +235,24 @@ mod tests {
     fn probes_wait_for_their_delay_and_then_run_once_a_period() {
         let it =
             container(r#","livenessProbe":{"exec":{},"initialDelaySeconds":5,"periodSeconds":2}"#);
-        let mut probes = Probes::new(&it, S);
+        let mut probes = Probes::new(&it, S, Duration::ZERO);
         assert_eq!(probes.next_due(), Some(S * 6));
         assert_eq!(probes.take_due(&it, S * 5), []);
         assert_eq!(probes.take_due(&it, S * 6), [ProbeKind::Liveness]);
         assert_eq!(probes.next_due(), Some(S * 8));
+    }
+
+    #[test]
+    fn an_agent_that_comes_back_goes_on_where_the_status_stands() {
+        let it = container(
+            r#","startupProbe":{"exec":{}},"readinessProbe":{"exec":{},"initialDelaySeconds":30,"failureThreshold":2}"#,
+        );
+        let mut probes = Probes::new(&it, S, S * 20);
+        probes.resume(true, true);
+        assert!(probes.is_ready(), "no pod leaves its services because kactor was started again");
+        assert_eq!(probes.next_due(), Some(S * 11), "the delay counts from the container's start");
+        assert_eq!(probes.record(&it, ProbeKind::Readiness, &failed()), ProbeChange::None);
+        let change = probes.record(&it, ProbeKind::Readiness, &failed());
+        assert_eq!(change, ProbeChange::BecameUnready);
     }
 }

@@ -207,7 +207,8 @@ fn is_waiting_to_restart(
 fn waiting(pod: &Pod, container: &Container, it: &ContainerSeen, seen: &Observed) -> Value {
     if let Progress::Failed { message, attempts, .. } = &it.image {
         // The first failure names the cause, later ones that it is waited.
-        let reason = if *attempts > 1 { "ImagePullBackOff" } else { "ErrImagePull" };
+        let waited = if *attempts > 1 { "ImagePullBackOff" } else { "ErrImagePull" };
+        let reason = it.image_reason.unwrap_or(waited);
         return json!({ "reason": reason, "message": message });
     }
     let is_init = pod.spec.init_containers.iter().any(|init| init.name == container.name);

@@ -4,14 +4,14 @@
 //! them. A stream ends on both sides together: the process's exit, a failure, or the client's cancel.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::join;
 use kactor_drivers::session::{AttachSpec, ExecSession, ExecSpec, WindowSize};
-use kactor_drivers::spec::{Stdin, Terminal};
+use kactor_drivers::spec::{ContainerId, Stdin, Terminal};
 use kactor_drivers::status::{ContainerState, ContainerStatus, SandboxStatus};
 use kactor_protocol::node::{
     Channels, LogOptions, OpenStream, OpenStreamError, STREAM_CHUNK_BYTES_MAX, StreamChannel,
@@ -25,7 +25,9 @@ use tokio::sync::mpsc;
 
 use crate::log_reader::LogReader;
 use crate::perform::Host;
+use crate::pod_logs::PodLogs;
 use crate::ports::{Duplex, PodDialer};
+use crate::spec::Metadata;
 
 /// Streams of one node at once.
 const STREAMS_LEN_MAX: usize = 256;
@@ -57,7 +59,8 @@ struct Open {
 enum Source {
     Session(ExecSession),
     Connection(Box<dyn Duplex>),
-    Log(Box<(LogReader, ContainerStatus)>),
+    /// With the run that writes it; `None` when nothing of its pod is left but the log.
+    Log(Box<(LogReader, Option<ContainerId>)>),
 }
 
 /// The ends that the pumps of one stream hold.
@@ -93,8 +96,8 @@ impl StreamsActor {
                 Source::Session(session) => pumps.session(session).await,
                 Source::Connection(connection) => pumps.connection(connection).await,
                 Source::Log(log) => {
-                    let (reader, status) = *log;
-                    pumps.log(&host, reader, &status).await
+                    let (reader, writer) = *log;
+                    pumps.log(&host, reader, writer.as_ref()).await
                 }
             };
             let _ = ended.tell(StreamEnded { stream, end }).await; // A control host that is gone needs no end.
@@ -110,7 +113,12 @@ async fn open(
     dialer: &dyn PodDialer,
     request: &OpenStream,
 ) -> Result<Source, OpenStreamError> {
-    let sandbox = find(host, request).await?;
+    let sandbox = match (find(host, request).await, &request.purpose) {
+        (Err(OpenStreamError::NoPod { .. }), StreamPurpose::Logs { container, options }) => {
+            return logs_left_behind(host, request, container, options);
+        }
+        (found, _) => found?,
+    };
     match &request.purpose {
         StreamPurpose::Exec { container, command, channels } => {
             let id = running(&sandbox, container)?.id().clone();
@@ -127,7 +135,9 @@ async fn open(
             let connection = dialer.connect(sandbox.netns.as_deref(), *port).await;
             connection.map(Source::Connection).map_err(OpenStreamError::Failed)
         }
-        StreamPurpose::Logs { container, options } => logs(host, &sandbox, container, options),
+        StreamPurpose::Logs { container, options } => {
+            logs(host, &sandbox, request, (container, options))
+        }
     }
 }
 
@@ -186,21 +196,62 @@ fn not_started(sandbox: &SandboxStatus, container: &str) -> OpenStreamError {
 fn logs(
     host: &Host,
     sandbox: &SandboxStatus,
-    container: &str,
-    options: &LogOptions,
+    request: &OpenStream,
+    wanted: (&str, &LogOptions),
 ) -> Result<Source, OpenStreamError> {
+    let (container, options) = wanted;
     let mut all = runs(sandbox, container);
-    let newest = all.pop().ok_or_else(|| not_started(sandbox, container))?;
+    let Some(newest) = all.pop() else {
+        // Not begun yet, or already being taken away.
+        return logs_left_behind(host, request, container, options);
+    };
     let wanted = if options.previous {
         let (pod, container) = (sandbox.spec.name.clone(), container.to_owned());
         all.pop().ok_or(OpenStreamError::NoPrevious { pod, container })?
     } else {
         newest
     };
-    let path: &PathBuf = &wanted.spec.log_path;
+    read_log(host, &wanted.spec.log_path, options, Some(wanted.id().clone()))
+}
+
+/// Of a pod that ended: its sandbox went with its last container, its logs go with its object.
+fn logs_left_behind(
+    host: &Host,
+    request: &OpenStream,
+    container: &str,
+    options: &LogOptions,
+) -> Result<Source, OpenStreamError> {
+    let logs = PodLogs::of(host);
+    let pod = Metadata {
+        namespace: request.namespace.clone(),
+        name: request.pod.clone(),
+        uid: request.uid.as_ref().map(|it| it.as_str().to_owned()).unwrap_or_default(),
+        ..Metadata::default()
+    };
+    let mut attempts = logs.attempts(&pod, container);
+    let newest = attempts.pop().ok_or_else(|| OpenStreamError::NotStarted {
+        pod: request.pod.clone(),
+        container: container.to_owned(),
+        reason: "PodInitializing".to_owned(),
+    })?;
+    let wanted = if options.previous {
+        let (pod, container) = (request.pod.clone(), container.to_owned());
+        attempts.pop().ok_or(OpenStreamError::NoPrevious { pod, container })?
+    } else {
+        newest
+    };
+    read_log(host, &logs.file(&pod, container, wanted), options, None)
+}
+
+fn read_log(
+    host: &Host,
+    path: &Path,
+    options: &LogOptions,
+    writer: Option<ContainerId>,
+) -> Result<Source, OpenStreamError> {
     let reader = LogReader::new(host.env.clone(), path, options)
         .map_err(|it| OpenStreamError::Failed(format!("reading {}: {it}", path.display())))?;
-    Ok(Source::Log(Box::new((reader, wanted.clone()))))
+    Ok(Source::Log(Box::new((reader, writer))))
 }
 
 impl Pumps {
@@ -255,13 +306,19 @@ impl Pumps {
         StreamEnd::Exit(0)
     }
 
-    async fn log(self, host: &Host, mut reader: LogReader, status: &ContainerStatus) -> StreamEnd {
-        let is_over = async || match host.driver.sandbox(&status.id().sandbox).await {
-            Ok(sandbox) => !sandbox.containers.iter().any(|it| {
-                it.id() == status.id()
+    async fn log(
+        self,
+        host: &Host,
+        mut reader: LogReader,
+        writer: Option<&ContainerId>,
+    ) -> StreamEnd {
+        let is_over = async || {
+            let Some(writer) = writer else { return true };
+            let Ok(sandbox) = host.driver.sandbox(&writer.sandbox).await else { return true };
+            !sandbox.containers.iter().any(|it| {
+                it.id() == writer
                     && matches!(it.state, ContainerState::Running { .. } | ContainerState::Created)
-            }),
-            Err(_) => true,
+            })
         };
         loop {
             match reader.next(is_over).await {

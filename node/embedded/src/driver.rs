@@ -64,6 +64,8 @@ const SHIM_START_TRIES: u32 = 1000;
 const SHIM_START_PAUSE: Duration = Duration::from_millis(10);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 const KILL_TIMEOUT: Duration = Duration::from_secs(20);
+/// Before a shim that hung up on its watcher is watched again.
+const WATCH_AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
 pub struct EmbeddedDriver {
@@ -213,6 +215,21 @@ impl EmbeddedDriver {
         }
     }
 
+    /// Takes away what lost its name to a newer image and has no container, and what a failed pull left.
+    async fn prune_images(&self) {
+        let pruned = self.blocking(|inner| {
+            // Who uses it cannot be known: then somebody does.
+            let count = |id: &str| match inner.image_users() {
+                Ok(users) => users.iter().filter(|it| *it == id).count(),
+                Err(_) => 1,
+            };
+            inner.images.prune(&count).map_err(|it| images::error("unused images", it))
+        });
+        if let Err(error) = pruned.await {
+            tracing::warn!(%error, "unused images could not be removed; tried again after the next pull");
+        }
+    }
+
     async fn state(&self, id: &ContainerId) -> Result<Option<ContainerState>, DriverError> {
         let id = id.clone();
         self.blocking(move |inner| Ok(inner.container(&id)?.map(|it| it.state))).await
@@ -238,7 +255,24 @@ fn refused(id: &ContainerId, kind: RefusedKind, why: String) -> DriverError {
 
 impl Inner {
     async fn watch(&self, id: SandboxId) {
-        if let Ok(mut connection) = Connection::open(&self.layout.pod(&id), &id)
+        loop {
+            self.watch_once(&id).await;
+            self.env.sleep(SHIM_START_PAUSE).await; // One that ends closes its socket before its lock.
+            // A shim that lives on has hung up on us: exits must go on being told.
+            if !status::is_alive(&self.layout.pod(&id)) {
+                break;
+            }
+            self.events.publish(DriverEvent::Resync);
+            self.env.sleep(WATCH_AGAIN).await;
+        }
+        // A removed pod is no lost one.
+        if self.layout.pod(&id).sandbox_json().exists() {
+            self.events.publish(DriverEvent::SandboxLost(id));
+        }
+    }
+
+    async fn watch_once(&self, id: &SandboxId) {
+        if let Ok(mut connection) = Connection::open(&self.layout.pod(id), id)
             && connection.send(&Request::Watch).await.is_ok()
         {
             while let Ok(reply) = connection.receive().await {
@@ -251,10 +285,6 @@ impl Inner {
                     self.events.publish(DriverEvent::ContainerExited(id));
                 }
             }
-        }
-        // A removed pod is no lost one.
-        if self.layout.pod(&id).sandbox_json().exists() {
-            self.events.publish(DriverEvent::SandboxLost(id));
         }
     }
 
@@ -293,16 +323,23 @@ impl Driver for EmbeddedDriver {
         {
             return Ok(image);
         }
-        registry::pull(&self.inner.images, &parsed, auth).await.map_err(failed)
+        let hold = self.blocking(|inner| Ok(inner.images.hold())).await?;
+        let pulled = registry::pull(&self.inner.images, &parsed, auth).await.map_err(failed);
+        drop(hold);
+        self.prune_images().await;
+        pulled
     }
 
     async fn import_images(&self, tarball: &Path) -> Result<Vec<Image>, DriverError> {
         let tarball = tarball.to_owned();
-        self.blocking(move |inner| {
+        let imported = self.blocking(move |inner| {
+            let _hold = inner.images.hold();
             let imported = archive::import(&inner.images, &tarball);
             imported.map_err(|it| images::error(&tarball.display().to_string(), it))
-        })
-        .await
+        });
+        let imported = imported.await;
+        self.prune_images().await;
+        imported
     }
 
     async fn images(&self) -> Result<Vec<Image>, DriverError> {

@@ -137,11 +137,12 @@ impl Unpacking<'_> {
         let escape = |why| ImageError::Escape { path: shown.clone(), why };
         let path = normal(&written).map_err(|it| escape(it.why()))?;
         let number = |it: io::Result<u64>| it.map_err(|why| ImageError::malformed(layer, why));
+        let old = header.as_old();
         let owner = Owner {
-            uid: number(header.uid())? as u32,
-            gid: number(header.gid())? as u32,
-            mode: header.mode().map_err(|why| ImageError::malformed(layer, why))? & 0o7777,
-            modified: number(header.mtime())?,
+            uid: number(or_zero(&old.uid, header.uid()))? as u32,
+            gid: number(or_zero(&old.gid, header.gid()))? as u32,
+            mode: number(or_zero(&old.mode, header.mode().map(u64::from)))? as u32 & 0o7777,
+            modified: number(or_zero(&old.mtime, header.mtime()))?,
         };
         if path.as_os_str().is_empty() {
             return place::own_root(self.dir, &owner);
@@ -196,6 +197,15 @@ impl Unpacking<'_> {
             Whiteouts::Deletions => place::empty(&self.rooted, parent),
         };
         done.doing(|| format!("making {shown} opaque"))
+    }
+}
+
+/// Some programs leave out who owns a file and when it was changed; Go's reader, which docker and containerd unpack
+/// with, takes an empty field for zero.
+fn or_zero(field: &[u8], read: io::Result<u64>) -> io::Result<u64> {
+    match field.iter().all(|it| matches!(it, 0 | b' ')) {
+        true => Ok(0),
+        false => read,
     }
 }
 

@@ -11,7 +11,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kactor_drivers::Image;
 use serde::{Deserialize, Serialize};
@@ -50,6 +50,8 @@ pub struct ImageStore {
     limits: Limits,
     index: Mutex<Index>,
     next_partial: AtomicU64,
+    /// How many `Hold`s there are; a sweep keeps this locked.
+    holds: Mutex<u32>,
 }
 
 /// What is named. Manifests without a name stay until `prune`: containers may still use them.
@@ -61,6 +63,18 @@ struct Index {
     tags: BTreeMap<String, Digest>,
     /// `registry/repository@sha256:…`, as pulled, to manifest.
     digests: BTreeMap<String, Digest>,
+}
+
+/// Taken by whoever brings an image in, whose parts have no name until all are there, and by whoever makes a container,
+/// which is no user of its image until it is written down.
+pub struct Hold {
+    store: Arc<ImageStore>,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        *self.store.holds.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+    }
 }
 
 /// An image's documents.
@@ -103,7 +117,15 @@ impl ImageStore {
             limits,
             index: Mutex::new(index),
             next_partial: AtomicU64::new(0),
+            holds: Mutex::new(0),
         })
+    }
+
+    /// Nothing is swept while somebody holds the store; what was to be swept is at the next `prune`. May block while
+    /// a sweep is under way.
+    pub fn hold(self: &Arc<Self>) -> Hold {
+        *self.holds.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        Hold { store: self.clone() }
     }
 
     pub fn limits(&self) -> Limits {
@@ -327,9 +349,15 @@ impl ImageStore {
         self.sweep()
     }
 
-    /// Drops images that have lost their names (a tag moved on) and that no container uses.
+    /// Drops images that have lost their names (a tag moved on) and that no container uses; nothing while somebody
+    /// holds the store. `n_users` is asked while nobody can begin to.
     pub fn prune(&self, n_users: &dyn Fn(&str) -> usize) -> Result<(), ImageError> {
-        let mut next = self.lock().clone();
+        let holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
+        if *holds > 0 {
+            return Ok(());
+        }
+        let mut index = self.lock();
+        let mut next = index.clone();
         let named: BTreeSet<Digest> =
             next.tags.values().chain(next.digests.values()).cloned().collect();
         let nameless: Vec<Digest> = next.manifests.difference(&named).cloned().collect();
@@ -338,10 +366,9 @@ impl ImageStore {
                 next.manifests.remove(&manifest);
             }
         }
-        let mut index = self.lock();
         self.save(&mut index, next)?;
         drop(index);
-        self.sweep()
+        self.sweep_unheld()
     }
 
     /// Forgets all images and removes their content: for `purge`, when no container is left.
@@ -354,6 +381,14 @@ impl ImageStore {
 
     /// Removes blobs and layers that no image reaches. Layers are shared: reach counts, not owners.
     fn sweep(&self) -> Result<(), ImageError> {
+        let holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
+        if *holds > 0 {
+            return Ok(());
+        }
+        self.sweep_unheld()
+    }
+
+    fn sweep_unheld(&self) -> Result<(), ImageError> {
         let index = self.lock();
         let mut blobs = BTreeSet::new();
         let mut layers = BTreeSet::new();

@@ -12,8 +12,42 @@ pub const IMAGE: &str = "busybox:latest";
 const PROGRAM: &str = "/bin/busybox";
 /// Commands that tests use; each is a link to the program.
 const COMMANDS: &[&str] = &[
-    "sh", "cat", "echo", "sleep", "wget", "httpd", "hostname", "env", "id", "true", "false", "ls",
-    "mkdir", "tar", "date",
+    "sh",
+    "cat",
+    "echo",
+    "sleep",
+    "wget",
+    "httpd",
+    "hostname",
+    "env",
+    "id",
+    "true",
+    "false",
+    "ls",
+    "mkdir",
+    "tar",
+    "date",
+    "seq",
+    "head",
+    "tail",
+    "grep",
+    "sha256sum",
+    "stty",
+    "nc",
+    "rm",
+    "touch",
+    "chown",
+    "kill",
+    "ps",
+    "readlink",
+    "wc",
+    "dd",
+    "mount",
+    "nslookup",
+    "stat",
+    "yes",
+    "tr",
+    "test",
 ];
 
 /// Whether the image can be made here.
@@ -62,6 +96,7 @@ fn layer() -> Vec<u8> {
     out.into_inner().expect("a tar in memory ends")
 }
 
+/// Without owner and time, as some programs make tarballs.
 fn put(out: &mut tar::Builder<Vec<u8>>, path: &str, content: &[u8], mode: u32) {
     let mut header = tar::Header::new_gnu();
     header.set_size(content.len() as u64);

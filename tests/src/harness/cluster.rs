@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use super::binary;
+use super::network::NetworkSlot;
 use super::patience::{PATIENCE, Patience};
 use super::port::Port;
 use super::process::{self, Answer};
@@ -50,6 +51,8 @@ pub struct Cluster {
     port: Port,
     runtime: Runtime,
     variables: Vec<(String, String)>,
+    /// Only real containers need one.
+    network: Option<NetworkSlot>,
     child: Option<Child>,
 }
 
@@ -70,7 +73,8 @@ impl Cluster {
         for it in ["home", "logs"] {
             std::fs::create_dir(folder.path().join(it)).expect("the folder is new");
         }
-        Self { folder, port: Port::free(), runtime, variables: Vec::new(), child: None }
+        let network = (runtime == Runtime::Embedded).then(NetworkSlot::free);
+        Self { folder, port: Port::free(), runtime, variables: Vec::new(), network, child: None }
     }
 
     /// An environment variable of `kactor up`, from its next start on.
@@ -120,11 +124,8 @@ impl Cluster {
         command.arg("--data-dir").arg(self.data_dir());
         command.arg("--kubeconfig").arg(self.kubeconfig());
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
-        if self.runtime == Runtime::Embedded {
-            // Networks that no other kactor of this machine has: by the port, which is this test's own.
-            let net = 64 + self.port.number % 64;
-            command.args(["--pod-cidr", &format!("10.{net}.0.0/16")]);
-            command.args(["--service-cidr", &format!("10.{}.0.0/16", net + 64)]);
+        if let Some(network) = &self.network {
+            command.args(["--pod-cidr", &network.pods(), "--service-cidr", &network.services()]);
         }
         command
     }
@@ -164,9 +165,11 @@ impl Cluster {
         };
         let mut command = self.up();
         command.args(args).stdin(Stdio::null()).stdout(log("stdout")).stderr(log("stderr"));
-        // SAFETY: prctl is async-signal-safe and touches no memory of ours.
+        // SAFETY: signal and prctl are async-signal-safe and touch no memory of ours.
         unsafe {
             command.pre_exec(move || {
+                // As under nohup: what kactor was started with must not reach its pods.
+                libc::signal(libc::SIGHUP, libc::SIG_IGN);
                 // Dies with the test's thread, however that ends.
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
                 prepare()

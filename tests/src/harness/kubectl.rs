@@ -9,6 +9,7 @@ use super::cluster::Cluster;
 use super::patience::wait_until;
 use super::process::{self, Answer, Background};
 use super::skip::skip;
+use super::terminal::Terminal;
 
 /// The kubectls to test with: of the folder `KUBECTLS` the oldest and the newest (`kubectl.1.27`,
 /// `kubectl-v1.33.1`), else `KUBECTL`, else those beside PATH's kubectl, else that.
@@ -60,15 +61,28 @@ pub fn with_each(cluster: &Cluster, test: impl Fn(&Kubectl)) {
     }
     for (index, program) in programs.into_iter().enumerate() {
         println!("with {}", program.display());
-        let namespace = format!("test-{index}");
-        let admin = Kubectl::new(program, cluster, &cluster.kubeconfig(), "default");
-        admin.ok(&["create", "namespace", &namespace]);
-        let kubectl = admin.within(&namespace);
-        kubectl.until(&["get", "serviceaccount", "default", "-o", "name"], |it| {
-            it.contains("default")
-        });
-        test(&kubectl);
+        test(&in_namespace(cluster, program, &format!("test-{index}")));
     }
+}
+
+/// The newest kubectl, for what does not depend on its version, in a new namespace; `None`, with the reason said,
+/// where there is none.
+#[track_caller]
+pub fn newest(cluster: &Cluster) -> Option<Kubectl> {
+    let program = programs().pop();
+    if program.is_none() {
+        skip("there is no kubectl in the folder KUBECTLS, in KUBECTL or in PATH");
+    }
+    program.map(|it| in_namespace(cluster, it, "test"))
+}
+
+#[track_caller]
+fn in_namespace(cluster: &Cluster, program: PathBuf, namespace: &str) -> Kubectl {
+    let admin = Kubectl::new(program, cluster, &cluster.kubeconfig(), "default");
+    admin.ok(&["create", "namespace", namespace]);
+    let kubectl = admin.within(namespace);
+    kubectl.until(&["get", "serviceaccount", "default", "-o", "name"], |it| it.contains("default"));
+    kubectl
 }
 
 /// One kubectl with one kubeconfig and one namespace.
@@ -229,5 +243,19 @@ impl Kubectl {
     #[track_caller]
     pub fn start(&self, args: &[&str]) -> Background {
         Background::start(&mut self.command(args))
+    }
+
+    /// Runs on a terminal of 24 lines of 80 columns; killed when dropped.
+    #[track_caller]
+    pub fn on_terminal(&self, args: &[&str]) -> Terminal {
+        Terminal::start(&mut self.command(args), 24, 80)
+    }
+
+    /// Runs with bytes on stdin and answers those of stdout.
+    #[track_caller]
+    pub fn bytes(&self, args: &[&str], input: &[u8]) -> Vec<u8> {
+        let answer = process::run_bytes(&mut self.command(args), input);
+        assert_eq!(answer.code, 0, "kubectl {}\n{}", args.join(" "), answer.stderr);
+        answer.stdout
     }
 }

@@ -33,9 +33,28 @@ impl Answer {
 /// When it cannot be started, or does not end within [`PATIENCE`] (it is killed then).
 #[track_caller]
 pub fn run(command: &mut Command, input: &str) -> Answer {
+    let BytesAnswer { code, stdout, stderr } = run_bytes(command, input.as_bytes());
+    Answer { code, stdout: String::from_utf8_lossy(&stdout).into_owned(), stderr }
+}
+
+/// How a program ended that prints no text.
+#[derive(Debug, Clone)]
+pub struct BytesAnswer {
+    /// The exit code; -1 after a signal.
+    pub code: i32,
+    pub stdout: Vec<u8>,
+    pub stderr: String,
+}
+
+/// [`run`] for what is no text.
+///
+/// # Panics
+/// As [`run`].
+#[track_caller]
+pub fn run_bytes(command: &mut Command, input: &[u8]) -> BytesAnswer {
     let mut child = spawn(command.stdin(Stdio::piped()));
     let mut stdin = child.stdin.take().expect("stdin is piped");
-    let input = input.as_bytes().to_vec();
+    let input = input.to_vec();
     // A program that ends without reading its input is no error.
     let writer = thread(move || drop(stdin.write_all(&input)));
     let stdout = child.stdout.take().expect("stdout is piped");
@@ -56,10 +75,12 @@ pub fn run(command: &mut Command, input: &str) -> Answer {
     writer.join().expect("the writer does not panic");
     let stdout = stdout.join().expect("the reader does not panic");
     let stderr = stderr.join().expect("the reader does not panic");
+    let stderr = String::from_utf8_lossy(&stderr).into_owned();
     let Some(status) = status else {
+        let stdout = String::from_utf8_lossy(&stdout);
         panic!("{command:?} did not end within {PATIENCE:?}\n{stdout}\n{stderr}");
     };
-    Answer { code: status.code().unwrap_or(-1), stdout, stderr }
+    BytesAnswer { code: status.code().unwrap_or(-1), stdout, stderr }
 }
 
 #[track_caller]
@@ -68,10 +89,10 @@ fn spawn(command: &mut Command) -> Child {
     child.unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"))
 }
 
-fn read(mut from: impl Read) -> String {
+fn read(mut from: impl Read) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let _ = from.read_to_end(&mut bytes);
-    String::from_utf8_lossy(&bytes).into_owned()
+    let _ = from.read_to_end(&mut bytes); // What came before an error still counts.
+    bytes
 }
 
 fn thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {

@@ -88,6 +88,7 @@ impl Inner {
         if layout.dir.exists() {
             self.remove_container(&spec.id)?; // The leftover of a crash before its record was written.
         }
+        let _hold = self.images.hold();
         let found = self.images.find(&spec.image).map_err(|it| images::error(&spec.image, it))?;
         let image = found.ok_or_else(|| DriverError::NoImage { reference: spec.image.clone() })?;
         let done = self.make_container(spec, &sandbox, &pod, &layout, &image);

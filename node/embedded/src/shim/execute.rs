@@ -54,14 +54,17 @@ impl Executor for Execute {
     }
 }
 
-/// What the shim blocks and ignores, the program must not; and it ends when the shim does.
+/// What the shim blocks and ignores, or whoever started kactor did (`nohup`, a service manager), the program must not;
+/// and it ends when the shim does.
 fn clean_slate() {
     // SAFETY: sigset_t is initialised by sigemptyset before use; the calls concern this process only.
     unsafe {
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
-        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        for signal in 1..=libc::SIGRTMAX() {
+            libc::signal(signal, libc::SIG_DFL); // Refused for SIGKILL, SIGSTOP and libc's own: they have no other.
+        }
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
     }
 }

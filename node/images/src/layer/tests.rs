@@ -220,3 +220,25 @@ proptest! {
         prop_assert_eq!(std::fs::read_to_string(host.path().join("victim")).unwrap(), "whole");
     }
 }
+
+#[test]
+fn empty_owner_and_time_count_as_zero_and_nonsense_is_refused() {
+    let layer_with = |owner: &[u8]| {
+        let mut header = Header::new_gnu();
+        header.set_size(2);
+        header.set_mode(0o755);
+        header.as_old_mut().uid[..owner.len()].copy_from_slice(owner);
+        let mut tar = Builder::new(Vec::new());
+        tar.append_data(&mut header, "bin", &b"hi"[..]).unwrap();
+        tar.into_inner().unwrap()
+    };
+    let unpacked = |layer: &[u8]| {
+        let dir = tempfile::tempdir().unwrap();
+        let done = unpack_over(dir.path(), layer, Whiteouts::Deletions);
+        done.map(|_| std::fs::metadata(dir.path().join("bin")).unwrap().mtime())
+    };
+    assert_eq!(unpacked(&layer_with(b"")).unwrap(), 0);
+    assert_eq!(unpacked(&layer_with(b"   ")).unwrap(), 0);
+    let refused = unpacked(&layer_with(b"nobody")).unwrap_err();
+    assert!(refused.to_string().contains("malformed"), "{refused}");
+}

@@ -109,3 +109,24 @@ fn leftovers_of_a_crash_go_and_a_newer_index_is_left_alone() {
     let opened = ImageStore::open(dir.path(), Limits::default());
     assert!(matches!(opened, Err(ImageError::Malformed { .. })));
 }
+
+#[test]
+fn what_comes_in_or_is_being_used_is_not_swept_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(open(dir.path()));
+    let old = make(&store, "a", "old", "x");
+    make(&store, "a", "new", "x");
+    let (hold, other) = (store.hold(), store.hold());
+    // A layer of a pull that is under way: nothing names it yet.
+    let (layer, _) = store.write_blob("layer", &b"layer"[..], None).unwrap();
+    make(&store, "b", "b", "x");
+    store.remove("b", &|_| 0).unwrap();
+    drop(other);
+    store.prune(&|_| 0).unwrap();
+    assert!(store.has_blob(&layer), "one still holds the store");
+    assert!(store.image(&old.id).unwrap().is_some());
+    drop(hold);
+    store.prune(&|_| 0).unwrap();
+    assert!(!store.has_blob(&layer));
+    assert!(store.image(&old.id).unwrap().is_none());
+}
