@@ -55,6 +55,9 @@ pub enum Command {
     /// Images of the embedded driver: import a tarball, list, remove.
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Save the whole cluster to a file, and restore it on a blank host.
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
     /// Print versions.
     #[command(after_help = "Example: kactor version -o json")]
     Version(OutputArgs),
@@ -131,6 +134,12 @@ pub enum Look {
         #[command(flatten)]
         connect: ConnectArgs,
     },
+    /// The store's replica: leader, log, journal, checkpoint, sizes.
+    #[command(after_help = "Example: kactor raft -o json")]
+    Raft {
+        #[command(flatten)]
+        connect: ConnectArgs,
+    },
     /// The busiest actors.
     #[command(after_help = "Example: kactor top --by wait")]
     Top {
@@ -151,6 +160,7 @@ impl Look {
             | Look::Trace { connect, .. }
             | Look::Why { connect, .. }
             | Look::Dead { connect }
+            | Look::Raft { connect }
             | Look::Top { connect, .. } => connect,
         }
     }
@@ -290,6 +300,56 @@ pub enum ImageCommand {
         #[arg(long, value_name = "DIR")]
         data_dir: Option<PathBuf>,
     },
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum SnapshotCommand {
+    /// Write all objects and the cluster's keys to a file, of a running or a stopped kactor.
+    #[command(
+        after_help = "The file holds the cluster's private keys: whoever reads it owns the cluster. It is written with mode\n0600; encrypt it before it leaves the host (age, gpg).\n\nExample: kactor snapshot save /backup/kactor-$(date +%F).snapshot"
+    )]
+    Save(SnapshotSaveArgs),
+    /// Make a stopped, empty data directory hold the saved cluster, as a new epoch.
+    #[command(
+        after_help = "Revisions jump by a billion, so that every client lists anew. Kubeconfigs and tokens go on working.\n\nExample: kactor snapshot restore /backup/kactor.snapshot --data-dir /var/lib/kactor"
+    )]
+    Restore(SnapshotRestoreArgs),
+    /// Check a file to its last byte and say what is in it.
+    Inspect {
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        #[arg(short, long, value_enum, default_value = "text")]
+        output: Output,
+    },
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct SnapshotSaveArgs {
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Whose cluster is saved.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Replace FILE if it exists.
+    #[arg(long)]
+    pub force: bool,
+    #[arg(short, long, value_enum, default_value = "text")]
+    pub output: Output,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct SnapshotRestoreArgs {
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Where the cluster shall live.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// A cluster that is there already is moved aside within the directory; nothing is deleted.
+    #[arg(long)]
+    pub force: bool,
+    /// Do not ask.
+    #[arg(short, long)]
+    pub yes: bool,
 }
 
 #[derive(Debug, Clone, Args)]

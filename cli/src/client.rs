@@ -11,6 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -22,6 +23,9 @@ use crate::data_dir::{DataDir, Holder};
 /// Longest answer that is read.
 const BODY_BYTES_MAX: usize = 64 << 20;
 const REQUEST_MAX: Duration = Duration::from_secs(10);
+
+type Tls = tokio_rustls::client::TlsStream<TcpStream>;
+type Http1 = hyper::client::conn::http1::Connection<TokioIo<Tls>, Full<Bytes>>;
 
 /// A way to the kactor of a data directory.
 pub struct Client {
@@ -94,24 +98,72 @@ impl Client {
         self
     }
 
+    /// Posts an empty body and hands the answer's bytes on as they come; nothing but one chunk is held.
+    pub async fn download(
+        &self,
+        path: &str,
+        mut take: impl FnMut(&[u8]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let address = self.address();
+        let whole = async {
+            let (mut sender, connection) = self.connect().await?;
+            let request = self.head(http::Method::POST, path).body(Full::new(Bytes::new()))?;
+            let moved = async {
+                let response = sender.send_request(request).await?;
+                let code = response.status().as_u16();
+                let mut body = response.into_body();
+                if code >= 300 {
+                    let body = Limited::new(body, BODY_BYTES_MAX).collect().await;
+                    let body = body.map_err(|it| anyhow::anyhow!("reading the answer: {it}"))?;
+                    Answer { code, body: body.to_bytes() }.json()?;
+                    bail!("the API answered {code}");
+                }
+                while let Some(frame) = tokio::time::timeout(REQUEST_MAX, body.frame())
+                    .await
+                    .with_context(|| format!("nothing came for {} s", REQUEST_MAX.as_secs()))?
+                {
+                    if let Ok(data) = frame.context("reading the answer")?.into_data() {
+                        take(&data)?;
+                    }
+                }
+                Ok(())
+            };
+            tokio::select! {
+                biased;
+                moved = moved => moved,
+                ended = connection => {
+                    ended?;
+                    bail!("the connection was closed before the answer was whole")
+                }
+            }
+        };
+        whole.await.with_context(|| format!("asking {address} for {path}"))
+    }
+
+    async fn connect(&self) -> anyhow::Result<(SendRequest<Full<Bytes>>, Http1)> {
+        let tcp = TcpStream::connect(self.address()).await?;
+        let name = ServerName::try_from("kubernetes")?;
+        let stream = tokio_rustls::TlsConnector::from(self.tls.clone()).connect(name, tcp).await?;
+        Ok(hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?)
+    }
+
+    fn head(&self, method: http::Method, path: &str) -> http::request::Builder {
+        http::Request::builder()
+            .method(method)
+            .uri(path)
+            .header(http::header::HOST, "kubernetes")
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .header(http::header::USER_AGENT, concat!("kactor/", env!("CARGO_PKG_VERSION")))
+    }
+
     async fn exchange(
         &self,
         method: http::Method,
         path: &str,
         body: Bytes,
     ) -> anyhow::Result<Answer> {
-        let tcp = TcpStream::connect(self.address()).await?;
-        let name = ServerName::try_from("kubernetes")?;
-        let stream = tokio_rustls::TlsConnector::from(self.tls.clone()).connect(name, tcp).await?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        let request = http::Request::builder()
-            .method(method)
-            .uri(path)
-            .header(http::header::HOST, "kubernetes")
-            .header(http::header::CONTENT_TYPE, "application/json")
-            .header(http::header::USER_AGENT, concat!("kactor/", env!("CARGO_PKG_VERSION")))
-            .body(Full::new(body))?;
+        let (mut sender, connection) = self.connect().await?;
+        let request = self.head(method, path).body(Full::new(body))?;
         let answer = async {
             let response = sender.send_request(request).await?;
             let code = response.status().as_u16();

@@ -25,8 +25,8 @@ use kactor_controllers::node_ipam::CidrRange;
 use kactor_controllers::start::{ControllersConfig, Liveness};
 use kactor_drivers::driver::Driver;
 use kactor_gateway::{
-    Check, CheckAsked, Gateway, GatewayConfig, ImageOrder, InsightSource, Limits, Listener, Pki,
-    ServingNames, Subject,
+    ByteStream, Check, CheckAsked, Gateway, GatewayConfig, ImageOrder, InsightSource, Limits,
+    Listener, Pki, ServingNames, Subject,
 };
 use kactor_protocol::insight::{Insight, InsightReply};
 use kactor_protocol::node::{ApiReply, CallApi};
@@ -38,7 +38,7 @@ use kactor_sessions::pulses::Pulses;
 use kactor_sessions::session_actor::{AgentLink, SessionActor};
 use kactor_sessions::streams::{NodeLink, SessionStreams};
 use kactor_sessions::streams_actor::StreamsActor;
-use kactor_store::Store;
+use kactor_store::{Store, SyncLatency};
 use kactor_streams::BoxFuture;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -103,6 +103,7 @@ impl Cluster {
             .with_context(|| format!("--node-name {}", plan.node_name))?;
         let incarnation = Incarnation(env.wall().0);
         let system = ActorSystem::new(env.clone(), host, incarnation, DELIVERY);
+        replica.supervise(&system)?;
         let notes = Arc::new(crate::notes::RecorderSink::new(system.clone()));
         let api = Api::new(
             store.clone(),
@@ -120,9 +121,6 @@ impl Cluster {
             },
         )
         .context("setting up the API")?;
-        system
-            .env()
-            .spawn(Lane::Control, kactor_store::maintain(store.clone(), Default::default()));
 
         let parts = match plan.runtime {
             Runtime::None => None,
@@ -142,6 +140,7 @@ impl Cluster {
             insight: Arc::new(Inside {
                 system: system.clone(),
                 store: store.clone(),
+                dir: plan.dir.clone(),
                 plan: summary(plan),
                 ready: ready.clone(),
                 driver: driver.clone(),
@@ -195,12 +194,11 @@ impl Cluster {
         }
     }
 
-    /// Ends requests in flight, then the actors, then the store. Pods stay.
+    /// Ends requests in flight, then the actors, the store last of them. Pods stay.
     pub async fn stop(self, grace: Duration) {
         self.gateway.drain();
         self.listener.drain(grace).await;
         self.system.stop_all().await;
-        self.replica.stop().await;
     }
 }
 
@@ -519,10 +517,14 @@ fn node_config(plan: &Plan, machine: &Machine) -> NodeConfig {
     }
 }
 
+/// How long a snapshot waits for a leader to confirm that it is current; without one it is sent all the same.
+const CONFIRM_MAX: Duration = Duration::from_secs(2);
+
 /// What the gateway answers operators from.
 struct Inside {
     system: ActorSystem,
     store: Store,
+    dir: DataDir,
     plan: Value,
     ready: Arc<AtomicBool>,
     /// The node's driver, where there is a node.
@@ -546,39 +548,63 @@ impl InsightSource for Inside {
         })
     }
 
+    fn snapshot(&self) -> BoxFuture<'_, Result<ByteStream, String>> {
+        Box::pin(async move {
+            let deadline = self.system.deadline(CONFIRM_MAX);
+            let is_current = self.store.read_index(deadline).await.is_ok();
+            let setup = self.plan.as_object().into_iter().flatten();
+            let word = |it: &Value| it.as_str().map(str::to_owned);
+            let setup = setup.filter_map(|(name, value)| Some((name.clone(), word(value)?)));
+            let chunks =
+                crate::snapshot::chunks(&self.store, &self.dir, setup.collect(), is_current);
+            let chunks = chunks.map_err(|it| crate::print::chain(&it))?;
+            Ok(Box::pin(futures::stream::iter(chunks)) as ByteStream)
+        })
+    }
+
     fn ask(&self, question: Insight) -> BoxFuture<'_, InsightReply> {
         Box::pin(self.system.insight(question))
     }
 
     fn status(&self) -> BoxFuture<'_, Value> {
         Box::pin(async move {
-            let log = self.store.status();
             let leadership = self.store.leadership().current();
             let serves = self.ready.load(Ordering::Acquire) && leadership.leader.is_some();
             json!({
                 "host": self.plan,
                 "serves": serves,
                 "wrong": wrong(&self.store, serves),
-                "store": {
-                    "revision": self.store.revision().0,
-                    "compacted": self.store.compacted().0,
-                    "reign": self.store.reign().0,
-                    "leads": leadership.ours.is_some(),
-                    "log": format!("{log:?}"),
-                },
+                "store": kactor_replica::report(&self.store),
                 "uptime_seconds": self.system.env().monotonic().as_secs(),
             })
         })
     }
 }
 
+/// Syncs that take longer make every write slow (etcd's advice is a 99th percentile of 10 ms).
+const SLOW_SYNC_US: u64 = 250_000;
+/// Fewer syncs are no ground to call a disk slow.
+const SYNCS_JUDGED: u64 = 64;
+
 /// What is wrong, in a sentence; `null` when nothing is.
 fn wrong(store: &Store, serves: bool) -> Value {
+    let log = store.status();
+    if let Some(trouble) = log.trouble {
+        return json!(trouble);
+    }
     if store.leadership().current().leader.is_none() {
         return json!("the store has no leader yet: writes wait");
     }
     if !serves {
         return json!("the default objects are still being written");
+    }
+    let SyncLatency { n_recent, us_p50, us_p99 } = log.sync_latency;
+    if n_recent >= SYNCS_JUDGED && us_p99 >= SLOW_SYNC_US {
+        return json!(format!(
+            "the disk is slow: of the last {n_recent} syncs half took {} ms or more and one in a hundred {} ms; every write waits for one. `kactor doctor` measures the disk",
+            us_p50 / 1000,
+            us_p99 / 1000
+        ));
     }
     Value::Null
 }

@@ -79,6 +79,11 @@ impl DataDir {
         self.root.join("admin.kubeconfig")
     }
 
+    /// Where `snapshot restore` builds what it then moves into place.
+    pub fn unfinished_restore(&self) -> PathBuf {
+        self.root.join("restore.new")
+    }
+
     pub fn images(&self) -> PathBuf {
         self.root.join("images")
     }
@@ -163,6 +168,25 @@ impl DataDir {
                     name.to_string_lossy()
                 );
             }
+        }
+        Ok(())
+    }
+
+    /// Takes the directory for a command that serves nothing.
+    pub fn lock_for(&self, command: &str) -> anyhow::Result<Lock> {
+        let listen = SocketAddr::from(([0, 0, 0, 0], 0));
+        self.lock(&Holder { pid: std::process::id(), listen, node: command.to_owned() })
+    }
+
+    /// Refuses a directory that a restore left half made.
+    pub fn check_whole(&self) -> anyhow::Result<()> {
+        let unfinished = self.unfinished_restore();
+        if unfinished.exists() {
+            bail!(
+                "a restore into {} was cut short ({} is there); run `kactor snapshot restore FILE --force` again, nothing of it is lost",
+                self.root.display(),
+                unfinished.display()
+            );
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use kactor_protocol::insight::{ActorRow, Insight, InsightReply, NoteRow, RecordRow, TopBy};
-use kactor_protocol::{ActorName, TraceId};
+use kactor_protocol::{ActorName, Timestamp, TraceId};
 use kactor_runtime::env::Env;
 
 use crate::args::{By, Look, Output};
@@ -34,6 +34,15 @@ pub fn run(look: &Look) -> anyhow::Result<ExitCode> {
 /// Asks one question and prints the answer. Not found is exit code 1.
 pub async fn answer(client: &Client, look: &Look, output: Output) -> anyhow::Result<ExitCode> {
     let reply = ask(client, &question(look)?).await?;
+    if let (Look::Raft { .. }, InsightReply::Inspect { report }) = (look, &reply) {
+        let state = report.state.as_deref().context("the store did not say its state in time")?;
+        let state: serde_json::Value = serde_json::from_str(state).context("the store's state")?;
+        match output {
+            Output::Json => println!("{state:#}"),
+            Output::Text => print!("{}", crate::raft::text(&state)),
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     match output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&reply)?),
         Output::Text => print!("{}", text(&reply)),
@@ -63,6 +72,7 @@ fn question(look: &Look) -> anyhow::Result<Insight> {
         },
         Look::Why { object, .. } => Insight::Why { key: object_key(object)?, limit },
         Look::Dead { .. } => Insight::Dead { limit },
+        Look::Raft { .. } => Insight::Inspect { actor: name("store")? },
         Look::Top { by, .. } => Insight::Top {
             limit: 20,
             by: match by {
@@ -107,6 +117,9 @@ pub fn object_key(text: &str) -> anyhow::Result<String> {
 
 fn text(reply: &InsightReply) -> String {
     match reply {
+        InsightReply::Actors { actors } if actors.is_empty() => {
+            "no actor's name begins so; `actors` lists all\n".to_owned()
+        }
         InsightReply::Actors { actors } | InsightReply::Top { actors } => actors_table(actors),
         InsightReply::Inspect { report } => {
             let mut out = actors_table(std::slice::from_ref(&report.row));
@@ -159,7 +172,7 @@ fn text(reply: &InsightReply) -> String {
         InsightReply::Dead { letters, total } => {
             let row = |it: &kactor_protocol::insight::DeadRow| {
                 vec![
-                    it.at.to_string(),
+                    moment(it.at),
                     it.message.clone(),
                     it.from.clone(),
                     it.to.clone(),
@@ -180,6 +193,12 @@ fn text(reply: &InsightReply) -> String {
             format!("{what} is not here; `kactor actors` lists what is\n")
         }
     }
+}
+
+/// To the millisecond: within a second much happens.
+fn moment(at: Timestamp) -> String {
+    let micro = at.rfc3339_micro();
+    format!("{}Z", &micro[..micro.len() - 4])
 }
 
 fn actors_table(actors: &[ActorRow]) -> String {
@@ -213,7 +232,7 @@ fn actors_table(actors: &[ActorRow]) -> String {
 fn records(rows: &[RecordRow]) -> String {
     let row = |it: &RecordRow| {
         vec![
-            it.at.to_string(),
+            moment(it.at),
             it.actor.to_string(),
             it.message.clone(),
             it.from.clone(),
@@ -231,7 +250,7 @@ fn records(rows: &[RecordRow]) -> String {
 }
 
 fn why(notes: &[NoteRow]) -> String {
-    let row = |it: &NoteRow| vec![it.at.to_string(), it.actor.clone(), it.text.clone()];
+    let row = |it: &NoteRow| vec![moment(it.at), it.actor.clone(), it.text.clone()];
     if notes.is_empty() {
         return String::new();
     }
@@ -268,7 +287,11 @@ pub async fn tap(
                 Output::Json => println!("{}", serde_json::to_string(it)?),
                 Output::Text => println!(
                     "{} {} from {} trace {} {}",
-                    it.at, it.message, it.from, it.trace, it.note
+                    moment(it.at),
+                    it.message,
+                    it.from,
+                    it.trace,
+                    it.note
                 ),
             }
         }

@@ -17,8 +17,10 @@ mod notes;
 mod open_files;
 mod print;
 mod progress;
+mod raft;
 mod repl;
 mod replica;
+mod snapshot;
 mod status;
 #[cfg(debug_assertions)]
 mod trial;
@@ -61,6 +63,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Repl(args) => repl::run(&args),
         Command::Look(look) => insight::run(&look),
         Command::Image(command) => image::run(&command),
+        Command::Snapshot(command) => snapshot::run(&command),
         Command::Version(args) => print::version(args.output),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut shown(), "kactor", &mut std::io::stdout());

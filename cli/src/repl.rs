@@ -22,8 +22,7 @@ const HISTORY_LINES: usize = 1000;
 #[command(
     name = "",
     no_binary_name = true,
-    disable_help_flag = true,
-    help_template = "{subcommands}\n  quit      End (or Ctrl-D)\n"
+    help_template = "{subcommands}\n  quit     End (or Ctrl-D)\n"
 )]
 struct Line {
     #[command(subcommand)]

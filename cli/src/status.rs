@@ -81,7 +81,7 @@ fn text(status: &Value) -> String {
                 if store["leads"] == true { "leads" } else { "follows" }
             ),
         ),
-        ("up for", format!("{} s", status["uptime_seconds"])),
+        ("up for", crate::print::span(status["uptime_seconds"].as_u64().unwrap_or_default())),
         ("verdict", verdict),
     ];
     rows.iter().map(|(name, value)| format!("{name:<8} {value}\n")).collect()

@@ -33,6 +33,7 @@ pub fn run(args: &UpArgs) -> anyhow::Result<ExitCode> {
         check_port(args.listen)?; // One that is held by this directory's kactor is told of by the lock.
     }
     let _lock = dir.lock(&holder)?;
+    dir.check_whole()?;
     let plan = Plan {
         dir,
         listen: args.listen,

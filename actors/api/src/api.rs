@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kactor_objects::status::{Reason, Status};
+use kactor_protocol::time::Timestamp;
 use kactor_runtime::env::Env;
 use kactor_store::{Store, Stored};
 
@@ -92,12 +93,14 @@ impl Api {
 
     /// Answers one request. A refusal is a `Status`; it has stored nothing, unless it says that the outcome is unknown.
     pub async fn handle(&self, request: Request) -> Result<Response, Status> {
+        // A note is of when the work began: what others did because of it comes after.
+        let began = self.env().wall();
         let attributes = attributes_of(&request);
         let (authorization, outcome) = match self.require(&attributes) {
             Ok(reason) => (reason, self.perform(&request).await),
             Err(status) => (status.message.clone(), Err(status)),
         };
-        self.tell(&request, authorization, &outcome);
+        self.tell(began, &request, authorization, &outcome);
         outcome
     }
 
@@ -137,6 +140,7 @@ impl Api {
     /// Notes what came of the request. Reads that succeed are audited but not noted.
     pub(crate) fn tell(
         &self,
+        began: Timestamp,
         request: &Request,
         authorization: String,
         outcome: &Result<Response, Status>,
@@ -151,7 +155,7 @@ impl Api {
         };
         let resource = named(&request.resource, outcome);
         if let Some(what) = what {
-            let note = Note::new(self.env().wall(), &request.caller, verb, &resource, what);
+            let note = Note::new(began, &request.caller, verb, &resource, what);
             self.config().notes.note(note);
         }
         self.audit(&request.caller, verb, &resource, (code, authorization));

@@ -30,12 +30,13 @@ struct Part {
 impl Api {
     /// Answers merge patches of objects, no two of one, in their order, with one proposal per `WRITES_PER_TRANSACTION_MAX` of them.
     pub async fn merge_together(&self, requests: &[Request]) -> Vec<Result<Response, Status>> {
+        let began = self.env().wall();
         let mut answers = Vec::with_capacity(requests.len());
         for some in requests.chunks(WRITES_PER_TRANSACTION_MAX) {
             answers.extend(self.merge_some(some).await);
         }
         for (request, answer) in requests.iter().zip(&answers) {
-            self.tell(request, String::new(), answer);
+            self.tell(began, request, String::new(), answer);
         }
         answers
     }

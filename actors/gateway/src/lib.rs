@@ -30,7 +30,7 @@ pub mod version;
 pub use gateway::{BODY_BYTES_MAX, Gateway, GatewayConfig};
 pub use health::{Asked as CheckAsked, Check};
 pub use in_flight::Limits;
-pub use insight::{ImageOrder, InsightSource};
+pub use insight::{ByteStream, ImageOrder, InsightSource};
 pub use listener::{Connection, ListenError, Listener, Serve};
 pub use pki::{Identity, Pki, PkiError, ServingNames, Subject};
 pub use reply::ReplyBody;

@@ -66,6 +66,8 @@ pub enum System {
     Status,
     /// `/kactor/v1/images`
     Images,
+    /// `/kactor/v1/snapshot`
+    Snapshot,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,6 +135,7 @@ fn beside(names: &[&str]) -> Route {
         ["kactor", "v1", "insight"] => Route::System(System::Insight),
         ["kactor", "v1", "status"] => Route::System(System::Status),
         ["kactor", "v1", "images"] => Route::System(System::Images),
+        ["kactor", "v1", "snapshot"] => Route::System(System::Snapshot),
         _ => Route::Unknown,
     }
 }

@@ -26,6 +26,7 @@ use crate::env::{BoxFuture, Env, Lane, TaskHandle};
 use crate::letter::{InStep, Step, Trail, take_remark};
 use crate::mailbox::{Control, Envelope, Mailbox, Next};
 use crate::recorder::{Record, Records};
+use crate::supervise::{Child, Stops};
 
 /// What every actor says of itself, beside actix' own `Actor`.
 pub trait Inspect: Actor<Context = Context<Self>> {
@@ -151,6 +152,7 @@ pub(crate) struct Vitals {
     pub kind: &'static str,
     pub lane: Lane,
     pub parent: Option<ActorName>,
+    pub stops: Stops,
     signs: Mutex<Signs>,
 }
 
@@ -188,10 +190,11 @@ impl Vitals {
     pub(crate) fn new(
         address: ActorAddress,
         kind: &'static str,
-        lane: Lane,
+        child: &Child,
         parent: Option<ActorName>,
     ) -> Self {
-        Self { address, kind, lane, parent, signs: Mutex::default() }
+        let (lane, stops) = (child.lane, child.stops);
+        Self { address, kind, lane, parent, stops, signs: Mutex::default() }
     }
 
     pub(crate) fn signs(&self) -> MutexGuard<'_, Signs> {
@@ -218,15 +221,14 @@ impl Vitals {
 /// One life of an actor.
 pub(crate) struct Running<A: Actor<Context = Context<A>>> {
     context: Option<ContextFut<A, Context<A>>>,
-    name: ActorName,
+    cell: Arc<Cell<A>>,
 }
 
 impl<A: Inspect> Running<A> {
     pub(crate) fn new(cell: Arc<Cell<A>>, actor: A) -> Self {
-        let name = cell.vitals.address.name.clone();
         let mut context = Context::new();
-        context.spawn(Pump { cell });
-        Self { context: Some(context.into_future(actor)), name }
+        context.spawn(Pump { cell: cell.clone() });
+        Self { context: Some(context.into_future(actor)), cell }
     }
 }
 
@@ -240,13 +242,17 @@ impl<A: Actor<Context = Context<A>>> Future for Running<A> {
     type Output = End;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<End> {
-        let step =
-            Step { trace: TraceId::NONE, cause: LetterId::NONE, actor: Some(self.name.clone()) };
+        let name = self.cell.vitals.address.name.clone();
+        let step = Step { trace: TraceId::NONE, cause: LetterId::NONE, actor: Some(name) };
+        let since = self.cell.env.monotonic();
         let context = self.context.as_mut().expect("a life that ended is not polled again");
         let polled = catch_unwind(AssertUnwindSafe(|| {
             let _step = InStep::enter(step);
             Pin::new(context).poll(cx)
         }));
+        // Letters, timers and the actor's own futures alike: a controller that is woken by its view is busy too.
+        let busy = self.cell.env.monotonic().saturating_sub(since);
+        self.cell.vitals.signs().busy += busy;
         match polled {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(())) => {
@@ -268,7 +274,7 @@ impl<A: Actor<Context = Context<A>>> Running<A> {
         let Some(mut context) = self.context.take() else { return };
         context.ctx().terminate();
         if catch_unwind(AssertUnwindSafe(|| drop(context))).is_err() {
-            tracing::error!(actor = %self.name, "the actor panicked again while it was dropped");
+            tracing::error!(actor = %self.cell.vitals.address.name, "the actor panicked again while it was dropped");
         }
     }
 }
@@ -331,12 +337,10 @@ impl<A: Inspect> Cell<A> {
             let _step = InStep::enter(step);
             contents.deliver(trail, actor, ctx);
         }
-        let busy = self.env.monotonic().saturating_sub(since);
         let remark = take_remark();
         let mut signs = self.vitals.signs();
         signs.handling = None;
         signs.handled += 1;
-        signs.busy += busy;
         if !remark.is_empty() {
             signs.records.remark_last(remark);
         }

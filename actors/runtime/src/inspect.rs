@@ -47,7 +47,10 @@ impl ActorSystem {
                 InsightReply::TraceOf { records, notes }
             }
             Insight::Why { key, limit } => {
-                let notes = last(self.notes().of(&key), bound(limit));
+                let mut notes = self.notes().of(&key);
+                // Who wrote later may speak of what began before.
+                notes.sort_by_key(|it| it.at);
+                let notes = last(notes, bound(limit));
                 InsightReply::Why { notes: notes.into_iter().map(Note::row).collect() }
             }
             Insight::Dead { limit } => {

@@ -20,7 +20,7 @@ pub use cell::Inspect;
 pub use letter::{Ask, Letter, Origin, Reply, Tell, Trail, Wire, current_trace, remark};
 pub use recorder::{DEAD_LETTERS_MAX, NOTES_MAX, NOTES_PER_KEY_MAX, Note, Notes};
 pub use remote::Transport;
-pub use supervise::{Child, Exhausted, Restart, StepPanicked};
+pub use supervise::{Child, Exhausted, Restart, StepPanicked, Stops};
 pub use system::{
     ActorDown, ActorSystem, Delivery, DownReason, PeerDown, StartError, TooManyWatches, traced,
 };
@@ -28,13 +28,15 @@ pub use system::{
 /// What a `*_actor.rs` imports.
 pub mod prelude {
     pub use actix::fut::ActorFutureExt;
-    pub use actix::{Actor, ActorContext, AsyncContext, Context, Handler, SpawnHandle, WrapFuture};
+    pub use actix::{
+        Actor, ActorContext, AsyncContext, Context, Handler, Running, SpawnHandle, WrapFuture,
+    };
     pub use kactor_protocol::frame::Refusal;
     pub use kactor_protocol::message::Overload;
 
     pub use crate::{
-        ActorRef, ActorSystem, Ask, Asker, Child, Inspect, Letter, Recipient, Reply, Restart, Tell,
-        Trail, remark,
+        ActorRef, ActorSystem, Ask, Asker, Child, Inspect, Letter, Recipient, Reply, Restart,
+        Stops, Tell, Trail, remark,
     };
 }
 

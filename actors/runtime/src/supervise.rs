@@ -31,6 +31,15 @@ pub struct Child {
     pub lane: Lane,
     pub mailbox_len_max: u32,
     pub restart: Restart,
+    pub stops: Stops,
+}
+
+/// When a root is stopped as its host stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stops {
+    WithTheOthers,
+    /// What the others rely on until they are gone: the store.
+    Last,
 }
 
 /// How often and how quickly a failed actor is started again.
@@ -78,11 +87,22 @@ impl Child {
     /// A root that always runs, with room for 256 letters; change what differs.
     pub fn new(name: impl Into<Cow<'static, str>>, lane: Lane) -> Self {
         let name = name.into();
-        Self { name, parent: None, lane, mailbox_len_max: 256, restart: Restart::ALWAYS }
+        Self {
+            name,
+            parent: None,
+            lane,
+            mailbox_len_max: 256,
+            restart: Restart::ALWAYS,
+            stops: Stops::WithTheOthers,
+        }
     }
 
     pub fn under(self, parent: impl Into<Cow<'static, str>>) -> Self {
         Self { parent: Some(parent.into()), ..self }
+    }
+
+    pub fn stops(self, stops: Stops) -> Self {
+        Self { stops, ..self }
     }
 
     pub fn mailbox(self, mailbox_len_max: u32) -> Self {

@@ -21,7 +21,7 @@ use crate::letter::{Letter, Origin, Trail, current, current_trace};
 use crate::mailbox::{FIRST_LETTER, Mailbox};
 use crate::recorder::{DeadLetters, Note, Notes};
 use crate::remote::Transport;
-use crate::supervise::{Child, LastRites, supervise};
+use crate::supervise::{Child, LastRites, Stops, supervise};
 
 /// Most watches on one actor and on one peer.
 pub const WATCHES_MAX: usize = 64;
@@ -203,7 +203,7 @@ impl ActorSystem {
         };
         let cell = Arc::new(Cell {
             env: self.0.env.clone(),
-            vitals: Vitals::new(address, A::KIND, child.lane, parent.clone()),
+            vitals: Vitals::new(address, A::KIND, &child, parent.clone()),
             mailbox: Mailbox::new(child.mailbox_len_max),
             routes: Mutex::default(),
             signals: Signals::default(),
@@ -247,13 +247,18 @@ impl ActorSystem {
         }
     }
 
-    /// Stops all actors, roots first asked, each with its children.
+    /// Stops all actors, each root with its children: first those that others don't rely on, then those that stop last.
     pub async fn stop_all(&self) {
-        let roots: Vec<_> =
-            self.entries("").into_iter().filter(|it| it.vitals().parent.is_none()).collect();
-        roots.iter().for_each(|it| it.request_stop());
-        for root in roots {
-            self.until_gone(root).await;
+        for stage in [Stops::WithTheOthers, Stops::Last] {
+            let is_due = |it: &Arc<dyn Entry>| {
+                let vitals = it.vitals();
+                vitals.parent.is_none() && vitals.stops <= stage
+            };
+            let roots: Vec<_> = self.entries("").into_iter().filter(is_due).collect();
+            roots.iter().for_each(|it| it.request_stop());
+            for root in roots {
+                self.until_gone(root).await;
+            }
         }
     }
 

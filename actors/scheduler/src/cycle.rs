@@ -11,7 +11,7 @@ use kactor_view::json::fingerprint;
 use crate::columns::Columns;
 use crate::framework::{Filter, Prepared, Reads, Scored, Seeker, Verdict};
 use crate::profile::Profile;
-use crate::refusal::Refusals;
+use crate::refusal::{Refusal, Refusals};
 
 /// Templates whose verdicts are kept.
 const TEMPLATES_MAX: usize = 64;
@@ -104,14 +104,15 @@ fn filter(
             match verdict {
                 Verdict::Fits => fitting.push(node),
                 Verdict::Refused(reasons) => {
-                    refusals.by_node.push((nodes.name(node).clone(), reasons));
+                    let node = nodes.name(node).clone();
+                    refusals.by_node.push(Refusal { node, plugin: name, reasons });
                     refusals.plugins.insert(name);
                 }
             }
         }
         left = fitting;
     }
-    refusals.by_node.sort_by(|a, b| a.0.cmp(&b.0));
+    refusals.by_node.sort_by(|a, b| a.node.cmp(&b.node));
     left
 }
 

@@ -19,7 +19,7 @@ use crate::cycle::{self, Choice, Evaluations};
 use crate::framework::{Hint, Seeker, Verdict};
 use crate::profile::Profile;
 use crate::queue::Queue;
-use crate::refusal::Refusals;
+use crate::refusal::{Refusal, Refusals};
 
 /// Pods tried in one step: the lane is left to others in between.
 const PODS_PER_STEP_MAX: usize = 256;
@@ -339,7 +339,8 @@ fn held_by_plugins(profile: &Profile, seeker: &Seeker, node: &Arc<str>) -> Optio
     }
     let (name, reasons) = refused?;
     profile.reserves().for_each(|(_, it)| it.unreserve(seeker, node));
-    Some(Refusals { by_node: vec![(node.clone(), reasons)], plugins: [name].into() })
+    let refusal = Refusal { node: node.clone(), plugin: name, reasons };
+    Some(Refusals { by_node: vec![refusal], plugins: [name].into() })
 }
 
 /// The selectors of the Services that select the Pod and of the ReplicaSet that owns it.

@@ -217,13 +217,9 @@ impl SchedulerActor {
 
     /// Which node refused it and why, for `kactor why`: the message only counts.
     fn note_nodes(&self, pod: &Key, refusals: &Refusals) {
-        let told: Vec<String> = refusals
-            .by_node
-            .iter()
-            .map(|(node, reasons)| format!("{node}: {}", reasons.join(", ")))
-            .collect();
+        let told = refusals.told();
         if !told.is_empty() {
-            self.host.system.note(pod.to_string(), told.join("; "));
+            self.host.system.note(pod.to_string(), told);
         }
     }
 

@@ -272,7 +272,12 @@ impl Journal {
 
     /// Bytes on disk, spares included.
     pub fn bytes(&self) -> u64 {
-        (self.sealed.len() + 1 + self.spares.len()) as u64 * self.segment_bytes
+        (self.n_segments() + self.spares.len() as u64) * self.segment_bytes
+    }
+
+    /// Segments that hold records.
+    pub fn n_segments(&self) -> u64 {
+        self.sealed.len() as u64 + 1
     }
 }
 

@@ -13,12 +13,15 @@ mod quorum;
 mod raft_types;
 pub mod record;
 mod replica;
+mod report;
 pub mod snapshot_file;
 mod space;
 mod state_machine;
+pub mod store_actor;
 mod writer;
 
 pub use network::{NoPeers, Peer, RaftTransport};
 pub use raft_types::{Types, Vote};
 pub use replica::{Replica, ReplicaConfig, Start, StartError};
+pub use report::{kinds, report};
 pub use state_machine::{CHECKPOINT_BYTES, SnapshotBody, SnapshotMeta};

@@ -34,7 +34,7 @@ use crate::network::{Links, RaftTransport};
 use crate::quorum::{self, Standing};
 use crate::raft_types::{Proposal, Types, seed_thread};
 use crate::space::Space;
-use crate::state_machine::StateMachine;
+use crate::state_machine::{Progress, StateMachine};
 use crate::writer::Writer;
 
 pub(crate) type Raft = openraft::Raft<Types, StateMachine>;
@@ -112,6 +112,7 @@ struct RaftLog {
     space: Space,
     raft: Raft,
     writer: Writer,
+    progress: Arc<Progress>,
     table: Arc<Table>,
     machine: StateMachine,
 }
@@ -151,6 +152,7 @@ impl Replica {
             space,
             raft,
             writer,
+            progress: machine.progress.clone(),
             table: table.clone(),
             machine,
         });
@@ -195,7 +197,7 @@ impl Replica {
     }
 
     /// Ends this replica's part in the cluster; the process may go on.
-    pub async fn stop(self) {
+    pub async fn stop(&self) {
         self.log.table.stop();
         let _ = self.log.raft.shutdown().await;
     }
@@ -424,15 +426,22 @@ impl Log for RaftLog {
         let seen = metrics.borrow_watched();
         let stats = &self.writer.stats;
         let writes = self.write_state();
-        let trouble = match (self.writer.fatal.borrow().as_ref(), writes) {
-            (Some(error), _) => Some(error.to_string()),
-            (None, WriteState::Full { free_bytes, reserve_bytes }) => Some(format!(
+        let stopped = self.progress.stopped();
+        let trouble = match (self.writer.fatal.borrow().as_ref(), &stopped, writes) {
+            (Some(error), ..) => Some(error.to_string()),
+            (None, Some(at), _) => Some(format!(
+                "the store stopped before entry {}, which could not be applied ({}): writes are refused, reads are of that moment",
+                at.index, at.cause
+            )),
+            (None, None, WriteState::Full { free_bytes, reserve_bytes }) => Some(format!(
                 "the disk of the data directory is almost full: {} MiB free, {} MiB are kept; writes are refused until \
                  there is space again, reads go on",
                 free_bytes >> 20,
                 reserve_bytes >> 20
             )),
-            (None, WriteState::Open) if stats.n_sealed.load(Ordering::Relaxed) >= SEALED_MAX => {
+            (None, None, WriteState::Open)
+                if stats.n_sealed.load(Ordering::Relaxed) >= SEALED_MAX =>
+            {
                 Some("the disk is slow: writes wait until the state is checkpointed".to_owned())
             }
             _ => None,
@@ -442,11 +451,19 @@ impl Log for RaftLog {
             term: seen.current_term,
             leader: seen.current_leader.map(ReplicaId),
             last_index: seen.last_log_index.unwrap_or(0),
-            applied_index: self.table.read().applied_index(),
+            committed_index: seen.local_committed.map_or(0, |it| it.index),
+            applied_index: match &stopped {
+                Some(at) => at.index.saturating_sub(1),
+                None => self.table.read().applied_index(),
+            },
+            checkpoint: self.progress.checkpoint(self.env.monotonic()),
             journal_bytes: stats.journal_bytes.load(Ordering::Relaxed),
+            journal_segments: stats.journal_segments.load(Ordering::Relaxed),
             n_syncs: stats.n_syncs.load(Ordering::Relaxed),
             sync_us_last: stats.sync_us_last.load(Ordering::Relaxed),
             sync_us_max: stats.sync_us_max.load(Ordering::Relaxed),
+            sync_latency: stats.latency(),
+            stopped,
             writes,
             trouble,
         }

@@ -4,8 +4,10 @@
 //! last one is collected while applying, so a checkpoint costs what changed, not what there is.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -13,13 +15,13 @@ use kactor_runtime::env::{Env, Lane};
 use kactor_state::{
     Applied, ClusterState, RangeSum, SnapshotReader, SnapshotWriter, VersionRecord,
 };
-use kactor_store::Table;
+use kactor_store::{CheckpointStatus, StoppedAt, Table};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::applied::{APPLIED_FORMAT, AppliedError, AppliedMeta, AppliedStore, Rows};
-use crate::raft_types::{Answer, Committed, LogId, StoredMembership, Types};
+use crate::raft_types::{Answer, Committed, Entry, LogId, StoredMembership, Types};
 use crate::space::Space;
 
 /// Changed bytes after which a checkpoint is due.
@@ -90,10 +92,49 @@ pub struct StateMachine {
     position: Arc<Mutex<Position>>,
     /// Woken when a checkpoint is due.
     pub(crate) due: Arc<Notify>,
-    pub(crate) applied_bytes: Arc<AtomicU64>,
+    pub(crate) progress: Arc<Progress>,
+    env: Env,
     /// Why the applied store takes nothing more; raft ends then, and so must the process.
     pub(crate) broken: watch::Sender<Option<Arc<AppliedError>>>,
     space: Space,
+}
+
+/// What status and inspection see of applying and of checkpoints.
+#[derive(Default)]
+pub(crate) struct Progress {
+    disk_bytes: AtomicU64,
+    pending_bytes: AtomicU64,
+    checkpoint: Mutex<CheckpointMade>,
+    stopped: Mutex<Option<StoppedAt>>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct CheckpointMade {
+    index: Option<u64>,
+    /// On the monotonic clock; `None` when an earlier process made it.
+    at: Option<Duration>,
+}
+
+impl Progress {
+    pub fn checkpoint(&self, now: Duration) -> CheckpointStatus {
+        let made = *self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner);
+        CheckpointStatus {
+            index: made.index,
+            age: made.at.map(|at| now.saturating_sub(at)),
+            pending_bytes: self.pending_bytes.load(Ordering::Relaxed),
+            disk_bytes: self.disk_bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Why nothing more is applied here, if so.
+    pub fn stopped(&self) -> Option<StoppedAt> {
+        self.stopped.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn made(&self, index: Option<u64>, at: Option<Duration>) {
+        let mut made = self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner);
+        *made = CheckpointMade { index, at };
+    }
 }
 
 /// Where in the log the table is, and what no checkpoint holds yet.
@@ -121,15 +162,18 @@ impl StateMachine {
             ),
             ..Position::default()
         });
-        let applied_bytes = Arc::new(AtomicU64::new(store.bytes_on_disk()));
+        let progress = Arc::new(Progress::default());
+        progress.disk_bytes.store(store.bytes_on_disk(), Ordering::Relaxed);
+        progress.made(position.last.map(|it| it.index), None);
         let (disk_work, queue) = mpsc::channel(DISK_WORK_LEN);
-        env.spawn(Lane::Blocking, work_on_disk(store, queue, applied_bytes.clone()));
+        env.spawn(Lane::Blocking, work_on_disk(store, queue, progress.clone()));
         Self {
             table,
             disk_work,
             position: Arc::new(Mutex::new(position)),
             due: Arc::default(),
-            applied_bytes,
+            progress,
+            env: env.clone(),
             broken: watch::Sender::new(None),
             space,
         }
@@ -139,35 +183,59 @@ impl StateMachine {
         self.position.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn apply_one(&self, entry: openraft::Entry<Committed, crate::raft_types::Payload>) -> Answer {
+    /// Applies one entry. One that can't be applied ends this replica's part before it: what is here stays readable,
+    /// and status names the entry.
+    fn apply_one(&self, entry: Entry) -> Result<Answer, io::Error> {
         let index = entry.log_id.index;
+        catch_unwind(AssertUnwindSafe(|| self.apply_checked(entry))).map_err(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            let cause = text.unwrap_or("it panicked").to_owned();
+            let error = format!("applying entry {index} failed: {cause}");
+            tracing::error!(
+                index,
+                cause,
+                "an entry can't be applied; this replica stops before it"
+            );
+            let mut stopped = self.progress.stopped.lock().unwrap_or_else(PoisonError::into_inner);
+            stopped.get_or_insert(StoppedAt { index, cause });
+            io::Error::other(error)
+        })
+    }
+
+    fn apply_checked(&self, entry: Entry) -> Answer {
+        let (id, index) = (entry.log_id, entry.log_id.index);
         let mut position = self.position();
-        position.last = Some(entry.log_id);
-        match entry.payload {
+        let answer = match entry.payload {
             EntryPayload::Blank => {
                 self.table.skip(index);
                 Answer(None)
             }
             EntryPayload::Membership(membership) => {
-                position.membership = StoredMembership::new(Some(entry.log_id), membership);
+                position.membership = StoredMembership::new(Some(id), membership);
                 self.table.skip(index);
                 Answer(None)
             }
             EntryPayload::Normal(proposal) => {
                 let applied = self.table.apply(index, proposal.0);
                 position.collect(&applied);
+                self.progress.pending_bytes.store(position.rows_bytes, Ordering::Relaxed);
                 if position.rows_bytes > CHECKPOINT_BYTES {
                     self.due.notify_one();
                 }
                 Answer(Some(applied.outcome))
             }
-        }
+        };
+        // Not before: a checkpoint must never claim an entry that was not applied.
+        position.last = Some(id);
+        answer
     }
 
     /// What a checkpoint made now would write. Called between two entries.
     fn take_checkpoint(&self) -> Checkpoint {
         let mut position = self.position();
         let rows_bytes = std::mem::take(&mut position.rows_bytes);
+        self.progress.pending_bytes.store(0, Ordering::Relaxed);
         Checkpoint {
             rows: std::mem::take(&mut position.rows),
             rows_bytes,
@@ -209,11 +277,11 @@ impl StateMachine {
 async fn work_on_disk(
     mut store: Box<dyn AppliedStore>,
     mut queue: mpsc::Receiver<(Work, Done)>,
-    bytes: Arc<AtomicU64>,
+    progress: Arc<Progress>,
 ) {
     while let Some((work, done)) = queue.recv().await {
         let result = work(store.as_mut());
-        bytes.store(store.bytes_on_disk(), Ordering::Relaxed);
+        progress.disk_bytes.store(store.bytes_on_disk(), Ordering::Relaxed);
         let _ = done.send(result);
     }
 }
@@ -297,6 +365,8 @@ impl RaftSnapshotBuilder<Types> for Checkpoint {
                 Err(error) => return Err(self.machine.fail(error)),
             }
         }
+        let machine = &self.machine;
+        machine.progress.made(self.last.map(|it| it.index), Some(machine.env.monotonic()));
         let meta =
             SnapshotMeta { last_log_id: self.last, last_membership: self.membership.clone() };
         let table = TableAtOpen(self.machine.table.clone());
@@ -325,7 +395,7 @@ impl RaftStateMachine<Types> for StateMachine {
     {
         while let Some(next) = entries.next().await {
             let (entry, responder) = next?;
-            let answer = self.apply_one(entry);
+            let answer = self.apply_one(entry)?;
             if let Some(responder) = responder {
                 responder.send(answer);
             }
@@ -339,7 +409,7 @@ impl RaftStateMachine<Types> for StateMachine {
         let live_bytes = whole_bytes(&state);
         let bytes_max = live_bytes.saturating_mul(3).saturating_add(SLACK_BYTES);
         let has_room = self.space.free_bytes() > live_bytes.saturating_mul(2) + SLED_BYTES;
-        if has_room && self.applied_bytes.load(Ordering::Relaxed) > bytes_max {
+        if has_room && self.progress.disk_bytes.load(Ordering::Relaxed) > bytes_max {
             // What is collected meanwhile is above it: nothing is applied between the two looks.
             checkpoint.whole = Some(state.clone());
         }
@@ -362,6 +432,8 @@ impl RaftStateMachine<Types> for StateMachine {
         let copy = state.clone();
         let written = self.on_disk(Box::new(move |store| store.replace(&copy, &record))).await;
         written.map_err(|error| self.fail(error))?;
+        let index = meta.last_log_id.map(|it| it.index);
+        self.progress.made(index, Some(self.env.monotonic()));
         let mut position = self.position();
         *position = Position {
             last: meta.last_log_id,

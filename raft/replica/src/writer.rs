@@ -3,13 +3,15 @@
 //! It runs on `Lane::Journal`, because a sync blocks. Votes and entries wait in one bounded queue, in order. After a
 //! failure every answer is an error and `fatal` names the first one: the shell ends the process.
 
+use std::collections::VecDeque;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::{Either, select};
 use kactor_runtime::env::{Env, Lane};
+use kactor_store::SyncLatency;
 use openraft::storage::IOFlushed;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -23,6 +25,8 @@ const QUEUE_LEN: usize = 4096;
 const RECORDS_PER_SYNC_MAX: usize = 8192;
 /// How often a segment is tried to be made while the disk is full.
 const SPARE_EVERY: Duration = Duration::from_secs(1);
+/// Syncs that percentiles are taken over.
+const SYNCS_REMEMBERED: usize = 1024;
 
 /// Whom to tell when the records are durable.
 pub(crate) enum Done {
@@ -41,13 +45,53 @@ pub struct WriterStats {
     pub n_syncs: AtomicU64,
     pub sync_us_last: AtomicU64,
     pub sync_us_max: AtomicU64,
+    /// The last ones, newest last.
+    recent_us: Mutex<VecDeque<u64>>,
     pub journal_bytes: AtomicU64,
+    pub journal_segments: AtomicU64,
     /// No spare segment could be made: the disk is full.
     pub is_full: AtomicBool,
     /// Segments that only a checkpoint can free.
     pub n_sealed: AtomicU64,
     /// Told when some were freed.
     pub freed: Notify,
+}
+
+impl WriterStats {
+    fn synced(&self, took: Duration) {
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.n_syncs.fetch_add(1, Ordering::Relaxed);
+        self.sync_us_last.store(us, Ordering::Relaxed);
+        self.sync_us_max.fetch_max(us, Ordering::Relaxed);
+        let mut recent = self.recent_us.lock().unwrap_or_else(PoisonError::into_inner);
+        if recent.len() == SYNCS_REMEMBERED {
+            recent.pop_front();
+        }
+        recent.push_back(us);
+    }
+
+    fn size(&self, journal: &Journal) {
+        self.journal_bytes.store(journal.bytes(), Ordering::Relaxed);
+        self.journal_segments.store(journal.n_segments(), Ordering::Relaxed);
+        self.n_sealed.store(journal.n_sealed(), Ordering::Relaxed);
+    }
+
+    pub fn latency(&self) -> SyncLatency {
+        let recent = self.recent_us.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sorted: Vec<u64> = recent.iter().copied().collect();
+        drop(recent);
+        sorted.sort_unstable();
+        // Nearest rank: the least value that so many per cent are not above.
+        let percentile = |n: usize| match sorted.len() {
+            0 => 0,
+            len => sorted[(len * n).div_ceil(100) - 1],
+        };
+        SyncLatency {
+            n_recent: sorted.len() as u64,
+            us_p50: percentile(50),
+            us_p99: percentile(99),
+        }
+    }
 }
 
 /// The sending side.
@@ -62,8 +106,7 @@ impl Writer {
     pub fn start(env: &Env, journal: Journal) -> Self {
         let (requests, queue) = mpsc::channel(QUEUE_LEN);
         let stats = Arc::new(WriterStats::default());
-        stats.journal_bytes.store(journal.bytes(), Ordering::Relaxed);
-        stats.n_sealed.store(journal.n_sealed(), Ordering::Relaxed);
+        stats.size(&journal);
         let (report, fatal) = watch::channel(None);
         let shell = Shell { env: env.clone(), journal, queue, stats: stats.clone(), report };
         env.spawn(Lane::Journal, shell.run());
@@ -158,16 +201,8 @@ impl Shell {
     async fn write(&mut self, records: &[Record]) -> Result<(), Arc<JournalError>> {
         let start = self.env.monotonic();
         let written = self.journal.write(records).await;
-        let took = self.env.monotonic().saturating_sub(start);
-        self.count(took);
+        self.stats.synced(self.env.monotonic().saturating_sub(start));
         written.map_err(|error| self.fail(error))
-    }
-
-    fn count(&self, took: Duration) {
-        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        self.stats.n_syncs.fetch_add(1, Ordering::Relaxed);
-        self.stats.sync_us_last.store(us, Ordering::Relaxed);
-        self.stats.sync_us_max.fetch_max(us, Ordering::Relaxed);
     }
 
     fn fail(&self, error: JournalError) -> Arc<JournalError> {
@@ -186,8 +221,7 @@ impl Shell {
             let is_full = self.journal.prepare_spare().is_err();
             self.stats.is_full.store(is_full, Ordering::Relaxed);
         }
-        self.stats.journal_bytes.store(self.journal.bytes(), Ordering::Relaxed);
-        self.stats.n_sealed.store(self.journal.n_sealed(), Ordering::Relaxed);
+        self.stats.size(&self.journal);
     }
 }
 
@@ -199,5 +233,25 @@ fn answer(done: Done, written: &Result<(), Arc<JournalError>>) {
         Done::Oneshot(waiting) => {
             let _ = waiting.send(written.clone());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_of_the_last_syncs_and_forget_older_ones() {
+        let stats = WriterStats::default();
+        assert_eq!(stats.latency(), SyncLatency::default());
+        stats.synced(Duration::from_micros(7));
+        assert_eq!(stats.latency(), SyncLatency { n_recent: 1, us_p50: 7, us_p99: 7 });
+        stats.synced(Duration::from_secs(9));
+        for us in 1..=SYNCS_REMEMBERED as u64 {
+            stats.synced(Duration::from_micros(us));
+        }
+        let kept = SYNCS_REMEMBERED as u64;
+        assert_eq!(stats.latency(), SyncLatency { n_recent: kept, us_p50: 512, us_p99: 1014 });
+        assert_eq!(stats.sync_us_max.load(Ordering::Relaxed), 9_000_000, "the worst is kept");
     }
 }

@@ -15,6 +15,7 @@ use kactor_replica::data_dir::Identity;
 use kactor_replica::record::{
     EntryRecord, LogIdRecord, MembershipRecord, PayloadRecord, Record, VoteRecord,
 };
+use kactor_replica::snapshot_file::{Head, KeyFile};
 use kactor_state::{Command, MetaRecord};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -75,4 +76,20 @@ fn the_applied_meta_row_and_the_identity_read_and_write_as_ever() {
     check("applied-meta.bin", &meta);
     check("checkpoint.bin", &CheckpointRecord { meta, n_objects: 70_000, sum: u64::MAX - 1 });
     check("identity.bin", &Identity { cluster: "c1".into(), replica: 7 });
+}
+
+#[test]
+fn the_head_of_a_saved_file_reads_and_writes_as_ever() {
+    let key = KeyFile { name: "ca.key".into(), content: bytes::Bytes::from_static(b"key") };
+    let head = Head {
+        kactor: "0.1.0".into(),
+        cluster: "c1".into(),
+        saved_at: Timestamp(1_700_000_000_000),
+        is_current: true,
+        revision: Revision(400),
+        n_objects: 70,
+        setup: vec![("node".into(), "a".into())],
+        keys: vec![key],
+    };
+    check("snapshot_head.bin", &head);
 }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kactor_protocol::ids::Uid;
+use kactor_protocol::ids::{Revision, Uid};
 use kactor_protocol::store::{Key, Precondition, Propose, Value, Write};
-use kactor_protocol::time::Deadline;
+use kactor_protocol::time::{Deadline, Timestamp};
 use kactor_replica::applied::{AppliedStore, SledStore};
 use kactor_replica::data_dir::{DataDirError, DirLock, Identity};
 use kactor_replica::{NoPeers, Replica, ReplicaConfig, snapshot_file};
@@ -131,6 +131,19 @@ fn bytes_under(folder: &Path) -> u64 {
         .sum()
 }
 
+fn head() -> snapshot_file::Head {
+    snapshot_file::Head {
+        kactor: "0.1.0".into(),
+        cluster: "c1".into(),
+        saved_at: Timestamp(1),
+        is_current: true,
+        revision: Revision(0),
+        n_objects: 0,
+        setup: Vec::new(),
+        keys: Vec::new(),
+    }
+}
+
 #[test]
 fn a_restored_snapshot_begins_a_new_epoch() {
     let machine = Machine::with_gateway_lanes(1);
@@ -143,13 +156,16 @@ fn a_restored_snapshot_begins_a_new_epoch() {
             let replica = start(&env, &old, "c1").await;
             write(&env, replica.store(), "a", b"{}".to_vec()).await;
             let table = replica.store().table().clone();
-            snapshot_file::save(&env.disk, &table, &file).await.unwrap();
             let before = table.read().clone();
+            let saved: Vec<u8> =
+                snapshot_file::chunks(head(), &before).flat_map(|it| it.to_vec()).collect();
+            std::fs::write(&file, saved).unwrap();
             replica.stop().await;
             {
                 let mut applied = SledStore::open(&new.join("applied")).unwrap();
                 let identity = identity("c2");
-                snapshot_file::restore(&env, &file, &new, &identity, &mut applied).await.unwrap();
+                let (_, state) = snapshot_file::read(env.disk.as_ref(), &file).unwrap();
+                snapshot_file::restore(&env, state, &new, &identity, &mut applied).await.unwrap();
                 assert!(applied.load().unwrap().is_some());
             }
             let replica = start(&env, &new, "c2").await;
@@ -172,4 +188,33 @@ fn two_processes_cannot_use_one_directory() {
     assert!(matches!(DirLock::take(folder.path()), Err(DataDirError::InUse { .. })));
     drop(held);
     assert!(DirLock::take(folder.path()).is_ok());
+}
+
+/// The last revision there is: the next one can't be counted, so no entry after it can be applied.
+#[test]
+fn an_entry_that_cannot_be_applied_stops_the_replica_before_it_and_is_named() {
+    let machine = Machine::with_gateway_lanes(1);
+    let env = machine.env().clone();
+    let folder = tempfile::tempdir().unwrap();
+    machine
+        .block_on(async {
+            let replica = start(&env, folder.path(), "c1").await;
+            write(&env, replica.store(), "a", b"{}".to_vec()).await;
+            let mut meta = replica.store().table().read().meta_record();
+            meta.revision = Revision(u64::MAX);
+            let rows: Vec<_> = replica.store().table().read().version_records().collect();
+            let end = kactor_state::ClusterState::from_records(meta, rows).unwrap();
+            replica.store().table().install(end);
+            let deadline = Deadline::after(env.monotonic(), Duration::from_secs(60));
+            let refused = replica.store().propose(Propose::one(put("b", b"{}".to_vec())), deadline);
+            assert!(refused.await.is_err());
+            let status = replica.store().status();
+            let stopped = status.stopped.expect("it names the entry");
+            assert_eq!(stopped.index, status.applied_index + 1);
+            assert!(status.trouble.unwrap().contains(&format!("before entry {}", stopped.index)));
+            let key = Key::new("", "configmaps", "default", "a").unwrap();
+            assert!(replica.store().get(&key).is_some(), "reads go on");
+            replica.stop().await;
+        })
+        .unwrap();
 }

@@ -10,6 +10,7 @@ use kactor_protocol::ids::Revision;
 use kactor_protocol::store::Key;
 
 use crate::object::Stored;
+use crate::state::bytes_of;
 
 /// The sum over all live objects of one resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -37,6 +38,8 @@ pub struct Difference {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Checksums {
     ranges: BTreeMap<String, RangeSum>,
+    /// Bytes of keys and bodies, for who asks what takes the space: no sum that replicas compare.
+    sizes: BTreeMap<String, u64>,
 }
 
 impl Checksums {
@@ -45,20 +48,29 @@ impl Checksums {
         let range = resource_of(key.as_str());
         if !self.ranges.contains_key(range) {
             self.ranges.insert(range.to_owned(), RangeSum::default());
+            self.sizes.insert(range.to_owned(), 0);
         }
         let sum = self.ranges.get_mut(range).expect("inserted above");
+        let size = self.sizes.get_mut(range).expect("inserted above");
         if let Some(object) = previous {
             sum.n_objects -= 1;
+            *size -= bytes_of(object);
             sum.sum = sum.sum.wrapping_sub(hash_of(object));
         }
         if let Some(object) = current {
             sum.n_objects += 1;
+            *size += bytes_of(object);
             sum.sum = sum.sum.wrapping_add(hash_of(object));
         }
         if sum.n_objects == 0 {
             assert!(sum.sum == 0, "what was added to an empty range was taken out again");
             self.ranges.remove(range);
+            self.sizes.remove(range);
         }
+    }
+
+    pub fn size_of(&self, range: &str) -> u64 {
+        self.sizes.get(range).copied().unwrap_or(0)
     }
 
     pub fn ranges(&self) -> &BTreeMap<String, RangeSum> {

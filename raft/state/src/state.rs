@@ -315,6 +315,11 @@ impl ClusterState {
         self.checksums.ranges()
     }
 
+    /// Bytes of the keys and bodies of one range's live objects.
+    pub fn range_bytes(&self, range: &str) -> u64 {
+        self.checksums.size_of(range)
+    }
+
     /// The sum over all live objects.
     pub fn checksum(&self) -> RangeSum {
         let add = |a: RangeSum, b: &RangeSum| RangeSum {

@@ -19,7 +19,7 @@ pub use kactor_state::{
     Change, Command, Compacted, CompactionPolicy, Outcome, Page, Stored, counter_of,
 };
 pub use leadership::{Leadership, LeadershipState};
-pub use log::{Log, LogStatus, ReadError, WriteState};
+pub use log::{CheckpointStatus, Log, LogStatus, ReadError, StoppedAt, SyncLatency, WriteState};
 pub use maintenance::maintain;
 pub use model_log::ModelLog;
 pub use store::Store;

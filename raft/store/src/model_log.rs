@@ -12,7 +12,7 @@ use kactor_runtime::env::Env;
 use kactor_state::{ClusterState, Command, FEATURE_LEVEL_MAX, Outcome};
 
 use crate::leadership::LeadershipState;
-use crate::log::{Log, LogStatus, ReadError, WriteState};
+use crate::log::{CheckpointStatus, Log, LogStatus, ReadError, SyncLatency, WriteState};
 use crate::table::Table;
 
 const REPLICA: ReplicaId = ReplicaId(1);
@@ -71,11 +71,16 @@ impl Log for ModelLog {
             term: 1,
             leader: Some(REPLICA),
             last_index: index,
+            committed_index: index,
             applied_index: index,
+            checkpoint: CheckpointStatus::default(),
             journal_bytes: 0,
+            journal_segments: 0,
             n_syncs: 0,
             sync_us_last: 0,
             sync_us_max: 0,
+            sync_latency: SyncLatency::default(),
+            stopped: None,
             writes: WriteState::Open,
             trouble: None,
         }

@@ -124,6 +124,11 @@ impl Store {
         self.log.status()
     }
 
+    /// Proposals that wait for the log.
+    pub fn n_proposals(&self) -> usize {
+        self.n_proposals.load(Ordering::Relaxed)
+    }
+
     pub fn table(&self) -> &Arc<Table> {
         &self.table
     }

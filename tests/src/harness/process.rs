@@ -147,6 +147,19 @@ impl Background {
     }
 }
 
+impl Background {
+    /// Ends it; all that it said and nobody took by [`Self::until`].
+    pub fn rest(mut self) -> String {
+        let _ = self.child.kill();
+        let mut said = std::mem::take(&mut self.seen);
+        while let Ok(line) = self.lines.recv() {
+            said.push_str(&line);
+            said.push('\n');
+        }
+        said
+    }
+}
+
 fn pass_on(from: impl Read, mut say: impl FnMut(String) -> bool) {
     for line in BufReader::new(from).lines() {
         let Ok(line) = line else { return };

@@ -388,6 +388,18 @@ fn insight_is_for_masters_and_answers_what_is_asked() {
 }
 
 #[test]
+fn a_snapshot_is_streamed_to_masters_and_never_to_who_may_only_get_paths() {
+    with_world(Limits::default(), async |world| {
+        let client = Client::connect(world, Some(&admin(world))).await;
+        let sent = client.post("/kactor/v1/snapshot", &json!({})).await;
+        assert_eq!((sent.code, &sent.body[..]), (200, &b"whole cluster"[..]));
+        assert_eq!(client.get("/kactor/v1/snapshot").await.refusal().0, 405);
+        let stranger = Client::connect(world, None).await;
+        assert_eq!(stranger.post("/kactor/v1/snapshot", &json!({})).await.refusal().0, 403);
+    });
+}
+
+#[test]
 fn draining_turns_readiness_off_and_lets_requests_in_flight_end() {
     with_world(Limits::default(), async |world| {
         let client = Client::connect(world, Some(&admin(world))).await;

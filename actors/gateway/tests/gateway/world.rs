@@ -41,6 +41,13 @@ impl InsightSource for NoInsight {
         Box::pin(async { json!({"ready": true}) })
     }
 
+    fn snapshot(&self) -> BoxFuture<'_, Result<kactor_gateway::ByteStream, String>> {
+        let chunks = ["whole ", "cluster"].map(|it| bytes::Bytes::from_static(it.as_bytes()));
+        Box::pin(async {
+            Ok(Box::pin(futures::stream::iter(chunks)) as kactor_gateway::ByteStream)
+        })
+    }
+
     fn images(
         &self,
         _: kactor_gateway::ImageOrder,

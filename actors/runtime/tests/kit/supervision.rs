@@ -161,6 +161,24 @@ fn stopping_is_polite_and_takes_the_children_along() {
 }
 
 #[test]
+fn what_the_others_rely_on_stops_after_them() {
+    block_on(async |system| {
+        let (last, last_heard) = start(&system, Child::new("a", Lane::Control).stops(Stops::Last));
+        let (other, outside) = start(&system, Child::new("b", Lane::Control));
+        other.tell(Block {}).await.unwrap();
+        until(&system, async || outside.lines().last().is_some_and(|it| it == "blocked")).await;
+        let used_meanwhile = async {
+            last.tell(say("still here")).await.unwrap();
+            until(&system, async || last_heard.lines().contains(&"still here".to_owned())).await;
+            outside.gate.add_permits(1);
+        };
+        futures::join!(system.stop_all(), used_meanwhile);
+        assert_eq!(last_heard.lines(), ["born", "still here", "stopped"]);
+        assert_eq!(outside.lines().last().map(String::as_str), Some("stopped"));
+    });
+}
+
+#[test]
 fn watching_what_does_not_run_is_answered_at_once() {
     block_on(async |system| {
         let (watcher, heard) = probe(&system, 8);
