@@ -171,7 +171,7 @@ async fn a_cluster_that_was_saved_under_writes_is_restored_whole_in_a_new_epoch(
         assert_eq!(there.contains_key(name.as_str()), *at <= at_save, "{name} of revision {at}");
     }
     let now = revision(&list);
-    assert!(now > at_save + 1_000_000_000 && now > last, "{now} after {at_save} and {last}");
+    assert!(now >= at_save + 1_000_000_000 && now > last, "{now} after {at_save} and {last}");
     let token = Access::with_token(&before.kubeconfig, &before.token).unwrap();
     let review = json!({"spec": {"resourceAttributes": {"verb": "get", "resource": "pods"}}});
     let reviews = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";

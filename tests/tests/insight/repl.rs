@@ -4,7 +4,6 @@
 
 use std::path::{Path, PathBuf};
 
-use kactor_tests::harness::cluster::NODE;
 use kactor_tests::harness::process::{self, Answer};
 use kactor_tests::harness::rest::{Call, Connection};
 use kactor_tests::harness::{Access, Cluster, Runtime, wait_until};
@@ -50,7 +49,8 @@ fn prepare(cluster: &Cluster) {
     });
     // A Pod that comes before its node is Ready is refused for that first.
     wait_until("the node takes Pods", || {
-        let node = send(cluster, &Call::get(&format!("/api/v1/nodes/{NODE}")));
+        let nodes = send(cluster, &Call::get("/api/v1/nodes"));
+        let node = &nodes["items"][0];
         let is_ready = |it: &Value| it["type"] == "Ready" && it["status"] == "True";
         let conditions = node["status"]["conditions"].as_array();
         match conditions.into_iter().flatten().any(is_ready) && node["spec"]["taints"].is_null() {
