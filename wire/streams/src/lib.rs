@@ -9,6 +9,7 @@
 pub mod handshake;
 pub mod node_streams;
 pub mod port_forward;
+pub mod query;
 pub mod remote_command;
 pub mod serve;
 pub mod spdy;
