@@ -69,7 +69,8 @@ pub fn bind(
     })
 }
 
-fn remembered(dir: &DataDir) -> Option<u16> {
+/// The port of the last start, where it was not the usual one.
+pub fn remembered(dir: &DataDir) -> Option<u16> {
     std::fs::read_to_string(dir.kubelet_port()).ok()?.trim().parse().ok().filter(|it| *it != 0)
 }
 

@@ -4,6 +4,7 @@
 //! `options` and `negotiate` are pure and tested by tables. Nothing here knows a kind or writes state: that is
 //! kactor-api's. rustls stands only in `listener` and `tls`.
 
+mod actor_metrics;
 mod authn;
 mod containers;
 mod documents;

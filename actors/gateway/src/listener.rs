@@ -94,7 +94,8 @@ impl Listener {
         serve: Arc<dyn Serve>,
         connections_max: usize,
     ) -> Result<Self, ListenError> {
-        let bound = StdListener::bind(address).and_then(|it| Self::serve_on(env, it, tls, serve));
+        let bound = StdListener::bind(address)
+            .and_then(|it| Self::serve_on(env, it, tls, serve, connections_max));
         bound.map_err(|source| ListenError::Bind { address, source })
     }
 
@@ -104,6 +105,7 @@ impl Listener {
         socket: StdListener,
         tls: (Arc<ServerConfig>, ClientCertificates),
         serve: Arc<dyn Serve>,
+        connections_max: usize,
     ) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         let local = socket.local_addr()?;

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, UPGRADE};
 use http::{HeaderMap, Request, Response, StatusCode, Uri};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Either, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use kactor_api::{
@@ -148,12 +148,12 @@ async fn forward(
         }
     });
     let upgrades = asked.headers.contains_key(UPGRADE);
-    let (head, body) = asked.http.into_parts();
-    let mut client = Request::from_parts(head.clone(), ());
+    let body = asked.body.take().map_or_else(|| Either::Right(Empty::<Bytes>::new()), Either::Left);
+    let mut client = asked.http;
     let mut request = Request::new(body);
-    *request.method_mut() = head.method;
+    *request.method_mut() = asked.method;
     *request.uri_mut() = uri;
-    *request.headers_mut() = head.headers;
+    *request.headers_mut() = asked.headers;
     strip(request.headers_mut(), upgrades);
     request.headers_mut().insert(HOST, HeaderValue::from_static("kubelet"));
     let mut answer = sender.send_request(request).await.map_err(lost)?;

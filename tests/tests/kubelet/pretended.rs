@@ -176,3 +176,23 @@ fn two_on_one_machine_have_ports_of_their_own_and_keep_them() {
         assert_eq!(kubelet.text(&second, "/healthz"), "ok");
     });
 }
+
+#[test]
+fn the_apis_own_metrics_are_read_by_strict_scrapers_and_show_the_actors() {
+    let cluster = Cluster::start(Runtime::Hollow);
+    with_each(&cluster, |kubectl| {
+        kubectl.ok(&["get", "nodes"]);
+        let page = read(&kubectl.ok(&["get", "--raw", "/metrics"]));
+        let listed = [("verb", "LIST"), ("resource", "nodes"), ("code", "200")];
+        assert!(page.one("apiserver_request_total", &listed).value >= 1.0);
+        let timed = [("verb", "LIST"), ("resource", "nodes"), ("__part__", "_count")];
+        assert!(page.one("apiserver_request_duration_seconds", &timed).value >= 1.0);
+        let agent = [("actor", "agent"), ("kind", "NodeAgent")];
+        assert!(page.one("kactor_actor_handled_total", &agent).value > 0.0);
+        assert_eq!(page.one("kactor_actor_restarts_total", &agent).value, 0.0);
+        assert!(page.one("kactor_actor_mailbox_letters_max", &agent).value > 0.0);
+        let verbose = kubectl.ok(&["get", "--raw", "/readyz?verbose"]);
+        assert!(verbose.contains("[+]store ok"), "{verbose}");
+        assert!(verbose.contains("readyz check passed"), "{verbose}");
+    });
+}
