@@ -83,6 +83,8 @@ fn refs<'a, const N: usize>(labels: &'a [(&'a str, String); N]) -> [(&'a str, &'
     labels.each_ref().map(|(name, value)| (*name, value.as_str()))
 }
 
+const CPU_USAGE: &str = "container_cpu_usage_seconds_total";
+
 type Read = fn(&ContainerSample) -> Option<f64>;
 
 /// The families of containers: name, kind, help, value.
@@ -184,7 +186,7 @@ fn pod_id(pod: &PodSample) -> String {
     format!("/kubepods/{class}/pod{}", pod.uid)
 }
 
-/// With cAdvisor's names and labels: containers, their pods (`container=""`) and the machine (`id="/"`).
+/// With cAdvisor's names and labels: containers, the networks of pods (`container=""`) and the machine (`id="/"`).
 pub fn cadvisor(sample: &Sample) -> String {
     let mut page = Page::default();
     for (name, kind, help, read) in CONTAINER_FAMILIES {
@@ -194,6 +196,9 @@ pub fn cadvisor(sample: &Sample) -> String {
             let Some(value) = read(it) else { continue };
             let id = format!("{}/{}", pod_id(pod), it.external_id);
             let mut labels = vec![("container", it.name.as_str())];
+            if *name == CPU_USAGE {
+                labels.push(("cpu", "total"));
+            }
             if is_faults {
                 labels.push(("failure_type", "pgfault"));
             }
@@ -209,9 +214,10 @@ pub fn cadvisor(sample: &Sample) -> String {
             }
         }
         if let Some(value) = machine_value(sample, name) {
-            let labels = [("container", ""), ("id", "/"), ("image", ""), ("name", "")];
-            let labels: Vec<_> =
-                labels.into_iter().chain([("namespace", ""), ("pod", "")]).collect();
+            let cpu = (*name == CPU_USAGE).then_some(("cpu", "total"));
+            let labels = [("id", "/"), ("image", ""), ("name", "")].into_iter();
+            let labels = [("container", "")].into_iter().chain(cpu).chain(labels);
+            let labels: Vec<_> = labels.chain([("namespace", ""), ("pod", "")]).collect();
             family.row(&labels, value, Some(sample.at));
         }
     }

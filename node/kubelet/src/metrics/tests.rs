@@ -62,8 +62,8 @@ fn what_could_not_be_read_is_an_error_of_the_scrape() {
 fn cadvisors_labels_and_families_are_there() {
     let page = cadvisor(&fixture::with_rates());
     let rows = [
-        r#"container_cpu_usage_seconds_total{container="app",id="/kubepods/burstable/poduid-busy/id-app",image="busybox:latest",name="id-app",namespace="default",pod="busy"} 3 12000"#,
-        r#"container_cpu_usage_seconds_total{container="",id="/",image="",name="",namespace="",pod=""} 8 12000"#,
+        r#"container_cpu_usage_seconds_total{container="app",cpu="total",id="/kubepods/burstable/poduid-busy/id-app",image="busybox:latest",name="id-app",namespace="default",pod="busy"} 3 12000"#,
+        r#"container_cpu_usage_seconds_total{container="",cpu="total",id="/",image="",name="",namespace="",pod=""} 8 12000"#,
         r#"container_memory_failures_total{container="app",failure_type="pgmajfault",id="/kubepods/burstable/poduid-busy/id-app",image="busybox:latest",name="id-app",namespace="default",pod="busy",scope="container"} 1 12000"#,
         r#"container_network_transmit_bytes_total{container="",id="/kubepods/burstable/poduid-busy",image="",interface="eth0",name="",namespace="default",pod="busy"} 20 12000"#,
         r#"container_spec_memory_limit_bytes{container="side",id="/kubepods/burstable/poduid-busy/id-side",image="busybox:latest",name="id-side",namespace="default",pod="busy"} 8192 12000"#,
