@@ -29,6 +29,8 @@ use crate::data_dir::DataDir;
 
 /// Where a kubelet is looked for.
 pub const KUBELET_PORT: u16 = 10250;
+/// Scrapers, agents and people at once; the API's clients have the greater share of the files.
+const KUBELET_CONNECTIONS_MAX: usize = 256;
 /// How long the agent may take to name its pods.
 const LIST_MAX: Duration = Duration::from_secs(10);
 
@@ -160,8 +162,8 @@ impl Seat {
 
     /// From now on requests are answered.
     pub fn serve(self, env: &Env, kubelet: Kubelet) -> anyhow::Result<()> {
-        let served =
-            Listener::serve_on(env, self.socket, self.tls, Arc::new(OnNetwork { kubelet }));
+        let serve = Arc::new(OnNetwork { kubelet });
+        let served = Listener::serve_on(env, self.socket, self.tls, serve, KUBELET_CONNECTIONS_MAX);
         // A seat is served once: the listener was not set before.
         let _ = self.served.listener.set(served.context("serving the kubelet's API")?);
         Ok(())

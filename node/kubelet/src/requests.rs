@@ -9,11 +9,13 @@ use crate::exposition::{Kind, Page};
 use crate::machine::Own;
 use crate::route::Endpoint;
 
+/// (method, endpoint, long running, code)
+type Row = (&'static str, &'static str, bool, u16);
+
 /// Counters by words that are known beforehand, so their number is bounded.
 #[derive(Default)]
 pub struct Requests {
-    /// (method, endpoint, long running, code)
-    answered: Mutex<BTreeMap<(&'static str, &'static str, bool, u16), u64>>,
+    answered: Mutex<BTreeMap<Row, u64>>,
 }
 
 impl Requests {

@@ -215,7 +215,7 @@ mod tests {
             &format!("{head}b 1\n"),
             &format!("{head}a 1\na 2\n"),
             &format!("{head}a{{x=\"1\"}} \n"),
-            &format!("{head}a{{x=\"1} 1\n"),
+            &format!("{head}a{{x=\"1}} 1\n"),
             &format!("{head}a{{x=\"\\q\"}} 1\n"),
             &format!("{head}a{{x=\"1\",x=\"2\"}} 1\n"),
             &format!("{head}a 1 2 3\n"),
