@@ -154,7 +154,9 @@ mod tests {
     /// Everything that is there now.
     fn rest(reader: &mut LogReader) -> String {
         let mut out = Vec::new();
-        while let Some(bytes) = block_on(reader.next(async || true)).unwrap() {
+        while let Some(bytes) =
+            block_on(reader.next(&|| Box::pin(std::future::ready(true)))).unwrap()
+        {
             out.extend_from_slice(&bytes);
         }
         String::from_utf8(out).unwrap()
