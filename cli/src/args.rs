@@ -199,6 +199,10 @@ pub struct UpArgs {
     /// Where the Kubernetes API is served.
     #[arg(long, value_name = "IP:PORT", default_value = "0.0.0.0:6443")]
     pub listen: SocketAddr,
+    /// Where the kubelet's API (metrics, stats, logs) is served. Default: --listen's address, port 10250 or, where that
+    /// is taken, a free one that is kept for the next start.
+    #[arg(long, value_name = "IP:PORT")]
+    pub kubelet_listen: Option<SocketAddr>,
     /// The Node's name. Default: the host's name.
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<String>,

@@ -16,7 +16,7 @@ use kactor_agent::agent_actor::{AgentActor, Session};
 use kactor_agent::downward::NodeFacts;
 use kactor_agent::node_object::{self, Machine};
 use kactor_agent::perform::{Host, NodeConfig};
-use kactor_agent::ports::{ControlPlane, PodDialer, Unanswered};
+use kactor_agent::ports::{ControlPlane, KubeletDoor, PodDialer, Unanswered};
 use kactor_agent::streams_actor::{ControlEnd, StreamsActor as NodeStreamsActor};
 use kactor_agent::token_cache::TokenCache;
 use kactor_api::{Api, ApiConfig, EncryptionKey, Endpoint, ServiceRange};
@@ -28,6 +28,7 @@ use kactor_gateway::{
     ByteStream, Check, CheckAsked, Gateway, GatewayConfig, ImageOrder, InsightSource, Limits,
     Listener, Pki, ServingNames, Subject,
 };
+use kactor_kubelet::Kubelet;
 use kactor_protocol::insight::{Insight, InsightReply};
 use kactor_protocol::node::{ApiReply, CallApi};
 use kactor_protocol::{HostId, Incarnation, Timestamp};
@@ -45,6 +46,7 @@ use tokio::sync::watch;
 
 use crate::args::Runtime;
 use crate::data_dir::DataDir;
+use crate::kubelet::Seat;
 use crate::node_parts::{self, NodeParts};
 use crate::{machine_facts, open_files};
 
@@ -53,6 +55,8 @@ use crate::{machine_facts, open_files};
 pub struct Plan {
     pub dir: DataDir,
     pub listen: SocketAddr,
+    /// Where the kubelet's API was asked to be.
+    pub kubelet_listen: Option<SocketAddr>,
     pub node_name: String,
     pub runtime: Runtime,
     pub pod_cidr: String,
@@ -64,6 +68,8 @@ pub struct Cluster {
     pub system: ActorSystem,
     pub gateway: Arc<Gateway>,
     pub listener: Arc<Listener>,
+    /// The kubelet's API, where there is a node.
+    pub kubelet: Option<crate::kubelet::Served>,
     pub api: Api,
     /// The administrator's kubeconfig document.
     pub kubeconfig: Value,
@@ -94,6 +100,10 @@ impl Cluster {
             format!("--pod-cidr {:?} is no IPv4 network such as 10.244.0.0/16", plan.pod_cidr)
         })?;
         let addresses = machine_facts::addresses(plan.listen.ip());
+        let kubelet_socket = match plan.runtime {
+            Runtime::None => None,
+            _ => Some(crate::kubelet::bind(&plan.dir, plan.kubelet_listen, plan.listen)?),
+        };
         let pki = Pki::open(env, &plan.dir.pki()).await.context("opening the cluster's keys")?;
         let encryption_key = encryption_key(env, &plan.dir.pki()).await?;
         let replica = crate::replica::RunningStore::start(env, &plan.dir).await?;
@@ -153,6 +163,10 @@ impl Cluster {
         gateway.watch_listener(&listener);
         let kubeconfig = kubeconfig(env, &pki, listener.address())?;
 
+        let seat = kubelet_socket
+            .map(|it| crate::kubelet::Seat::new(env, &pki, plan, &addresses, it))
+            .transpose()?;
+        let kubelet = seat.as_ref().map(|it| it.served.clone());
         let rest = Rest {
             system: system.clone(),
             api: api.clone(),
@@ -162,7 +176,7 @@ impl Cluster {
             service_range,
             root_ca: pki.ca_pem().to_owned(),
             streams,
-            parts,
+            node: parts.zip(seat),
         };
         let (broke, broken) = watch::channel(None);
         env.spawn(Lane::Control, async move {
@@ -174,7 +188,7 @@ impl Cluster {
             // Whoever waits for a failure goes on waiting.
             broke.closed().await;
         });
-        Ok(Self { system, gateway, listener, api, kubeconfig, driver, replica, broken })
+        Ok(Self { system, gateway, listener, kubelet, api, kubeconfig, driver, replica, broken })
     }
 
     /// Resolves when this host cannot go on, with the reason.
@@ -197,7 +211,12 @@ impl Cluster {
     /// Ends requests in flight, then the actors, the store last of them. Pods stay.
     pub async fn stop(self, grace: Duration) {
         self.gateway.drain();
-        self.listener.drain(grace).await;
+        match &self.kubelet {
+            Some(kubelet) => {
+                futures::join!(self.listener.drain(grace), kubelet.drain(grace));
+            }
+            None => self.listener.drain(grace).await,
+        }
         self.system.stop_all().await;
     }
 }
@@ -316,14 +335,15 @@ struct Rest {
     service_range: ServiceRange,
     root_ca: String,
     streams: SessionStreams,
-    parts: Option<NodeParts>,
+    /// With the place that its kubelet's API has.
+    node: Option<(NodeParts, Seat)>,
 }
 
 impl Rest {
     fn start(self) -> anyhow::Result<()> {
         let pulses = Pulses::default();
         self.start_control(&pulses).context("starting the controllers")?;
-        let Some(parts) = self.parts else { return Ok(()) };
+        let Some((parts, seat)) = self.node else { return Ok(()) };
         let node = NodeStart {
             system: &self.system,
             api: &self.api,
@@ -331,8 +351,10 @@ impl Rest {
             addresses: &self.addresses,
             streams: &self.streams,
             pulses: &pulses,
+            kubelet: seat.served.address(),
         };
-        start_node(&node, parts).context("starting the node")
+        let kubelet = start_node(&node, parts).context("starting the node")?;
+        seat.serve(self.system.env(), kubelet)
     }
 
     /// Pods of a hollow node ask nobody, and without a node nobody answers.
@@ -417,13 +439,16 @@ struct NodeStart<'a> {
     addresses: &'a [IpAddr],
     streams: &'a SessionStreams,
     pulses: &'a Pulses,
+    /// Where its kubelet's API is served.
+    kubelet: SocketAddr,
 }
 
-fn start_node(start: &NodeStart<'_>, parts: NodeParts) -> anyhow::Result<()> {
-    let NodeStart { system, api, plan, addresses, streams, pulses } = *start;
+fn start_node(start: &NodeStart<'_>, parts: NodeParts) -> anyhow::Result<Kubelet> {
+    let NodeStart { system, api, plan, addresses, streams, pulses, kubelet } = *start;
     let env = system.env();
+    let version = parts.driver.version();
     let machine =
-        Arc::new(machine_facts::read(&parts.driver.version(), addresses, plan.dir.root()));
+        Arc::new(machine_facts::read(&version, addresses, plan.dir.root(), kubelet.port()));
     let link: AgentLink = Arc::new(OnceLock::new());
     let session = {
         let (api, node, link) = (api.clone(), plan.node_name.clone(), link.clone());
@@ -446,8 +471,11 @@ fn start_node(start: &NodeStart<'_>, parts: NodeParts) -> anyhow::Result<()> {
         services: parts.services,
         prober: parts.prober,
         tokens: Arc::new(TokenCache::default()),
+        probe_counts: Arc::default(),
     };
-    start_streams(system, &host, &parts.dialer, streams)?;
+    let kubelet = crate::kubelet::make(system, plan, &host, &parts.dialer, kubelet);
+    let door = Arc::new(kubelet.clone());
+    start_streams(system, &host, (&parts.dialer, door), streams)?;
     let to_session = Session { follow: session.asks(), heartbeat: session.tells() };
     let agent = {
         let (system_of, host) = (system.clone(), host.clone());
@@ -465,13 +493,13 @@ fn start_node(start: &NodeStart<'_>, parts: NodeParts) -> anyhow::Result<()> {
     };
     // The session's `Follow` answers "unavailable" until this is set, and the agent asks again.
     let _ = link.set(agent.tells());
-    Ok(())
+    Ok(kubelet)
 }
 
 fn start_streams(
     system: &ActorSystem,
     host: &Host,
-    dialer: &Arc<dyn PodDialer>,
+    (dialer, kubelet): (&Arc<dyn PodDialer>, Arc<dyn KubeletDoor>),
     streams: &SessionStreams,
 ) -> anyhow::Result<()> {
     let arriving = {
@@ -485,7 +513,7 @@ fn start_streams(
         let (host, dialer) = (host.clone(), dialer.clone());
         let row = Child::new("node-streams", Lane::Node).mailbox(SESSION_MAILBOX);
         system.start(row, move || {
-            NodeStreamsActor::new(host.clone(), dialer.clone(), control.clone())
+            NodeStreamsActor::new(host.clone(), dialer.clone(), kubelet.clone(), control.clone())
         })?
     };
     let link = NodeLink {

@@ -98,6 +98,11 @@ impl DataDir {
         self.root.join("kubelet")
     }
 
+    /// The port of the kubelet's API, when it is not the usual one.
+    pub fn kubelet_port(&self) -> PathBuf {
+        self.root.join("kubelet.port")
+    }
+
     pub fn pod_logs(&self) -> PathBuf {
         self.root.join("logs/pods")
     }

@@ -47,7 +47,7 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
         block_on(async { Ok(disk_sync(&env, dir.root()).await) })?,
         disk_free(&env, dir.root()),
         port("API port 6443", 6443, holder.as_ref().filter(|it| it.listen.port() == 6443)),
-        port("kubelet port 10250", 10250, holder.as_ref()),
+        kubelet_port(crate::kubelet::remembered(&dir), holder.as_ref()),
         host_networks(&dir),
         clock(&env),
     ];
@@ -299,6 +299,28 @@ fn port(check: &'static str, port: u16, holder: Option<&Holder>) -> Finding {
                 ),
             ),
         },
+    }
+}
+
+/// A port that is taken is no fault: `up` finds another.
+fn kubelet_port(remembered: Option<u16>, holder: Option<&Holder>) -> Finding {
+    let check = "kubelet port";
+    let usual = crate::kubelet::KUBELET_PORT;
+    if let Some(port) = remembered {
+        let found = format!("{port}, kept by this data directory since {usual} was taken");
+        return finding(check, Verdict::Pass, found);
+    }
+    match (std::net::TcpListener::bind(("0.0.0.0", usual)), holder) {
+        (Ok(_), _) => finding(check, Verdict::Pass, format!("{usual} is free")),
+        (Err(_), Some(it)) => {
+            finding(check, Verdict::Pass, format!("kactor with pid {} serves on {usual}", it.pid))
+        }
+        (Err(error), None) => {
+            let found = format!(
+                "{usual}: {error}; `up` takes a free port instead and keeps it, or the one of --kubelet-listen"
+            );
+            finding(check, Verdict::Warn, found)
+        }
     }
 }
 

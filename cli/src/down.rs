@@ -70,6 +70,7 @@ const OURS: &[&str] = &[
     "scratch",
     "kubeconfigs.json",
     "admin.kubeconfig",
+    "kubelet.port",
     "kactor.lock",
 ];
 

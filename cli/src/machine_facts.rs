@@ -6,11 +6,8 @@ use std::path::Path;
 use kactor_agent::node_object::Machine;
 use kactor_agent::pod_files::Resolver;
 
-/// The kubelet's API is not served yet; this is where it will be.
-const KUBELET_PORT: u16 = 10250;
-
-/// `driver` is what the Node shows as its container runtime.
-pub fn read(driver: &str, addresses: &[IpAddr], disk: &Path) -> Machine {
+/// `driver` is what the Node shows as its container runtime, `kubelet_port` where its kubelet's API is.
+pub fn read(driver: &str, addresses: &[IpAddr], disk: &Path, kubelet_port: u16) -> Machine {
     let uname = nix::sys::utsname::uname().ok();
     let text = |it: Option<&std::ffi::OsStr>| {
         it.map(|it| it.to_string_lossy().into_owned()).unwrap_or_default()
@@ -30,7 +27,7 @@ pub fn read(driver: &str, addresses: &[IpAddr], disk: &Path) -> Machine {
         architecture: architecture(&text(uname.as_ref().map(|it| it.machine()))).to_owned(),
         runtime_version: driver.to_owned(),
         kubelet_version: kactor_gateway::version::GIT_VERSION.to_owned(),
-        kubelet_port: KUBELET_PORT,
+        kubelet_port,
     }
 }
 

@@ -10,6 +10,7 @@ mod down;
 mod image;
 mod insight;
 mod kubeconfig_file;
+mod kubelet;
 mod machine_facts;
 mod networks;
 mod node_parts;

@@ -37,6 +37,7 @@ pub fn run(args: &UpArgs) -> anyhow::Result<ExitCode> {
     let plan = Plan {
         dir,
         listen: args.listen,
+        kubelet_listen: args.kubelet_listen,
         node_name,
         runtime: args.runtime,
         pod_cidr: args.pod_cidr.clone(),
@@ -129,6 +130,9 @@ async fn serve(env: &Env, plan: &Plan, args: &UpArgs) -> anyhow::Result<ExitCode
     let cluster = Cluster::start(env, plan).await?;
     let address = cluster.listener.address();
     account.line("API", &format!("https://{address} ({})", account.since()));
+    if let Some(kubelet) = &cluster.kubelet {
+        account.line("kubelet", &format!("https://{}", kubelet.address()));
+    }
     let merged = kubeconfig(&plan.dir, args, &cluster.kubeconfig)?;
     account.line("kubeconfig", &words_of(&merged));
     match pods_from_before(cluster.api.store()) {

@@ -6,6 +6,7 @@
 pub mod binary;
 pub mod busybox;
 pub mod cluster;
+pub mod exposition;
 pub mod kubectl;
 pub mod network;
 pub mod patience;

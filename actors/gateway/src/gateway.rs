@@ -18,11 +18,12 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Incoming};
 use kactor_api::{Api, Attributes, Caller, Status, User};
 use kactor_protocol::ids::TraceId;
-use kactor_protocol::insight::Insight;
+use kactor_protocol::insight::{self, Insight, InsightReply};
 use kactor_protocol::time::Deadline;
 use kactor_runtime::env::Env;
 use kactor_streams::NodeStreams;
 
+use crate::actor_metrics;
 use crate::authn;
 use crate::documents::Documents;
 use crate::health::{Check, Health};
@@ -79,7 +80,7 @@ impl Unread {
         Self(Arc::new(Mutex::new(Some(body))))
     }
 
-    fn take(&self) -> Option<Incoming> {
+    pub(crate) fn take(&self) -> Option<Incoming> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
@@ -307,7 +308,11 @@ impl Gateway {
             (System::Metrics, "GET" | "HEAD") => {
                 let connections =
                     self.listener.get().and_then(Weak::upgrade).map_or(0, |it| it.connections());
-                let text = self.metrics.render(self.in_flight.now(), connections);
+                let mut text = self.metrics.render(self.in_flight.now(), connections);
+                let all = Insight::Actors { prefix: String::new(), limit: insight::ROWS_MAX };
+                if let InsightReply::Actors { actors } = self.insight.ask(all).await {
+                    actor_metrics::render(&actors, &mut text);
+                }
                 Ok(reply::bytes(200, "text/plain; version=0.0.4; charset=utf-8", text.into_bytes()))
             }
             (System::Status, "GET" | "HEAD") => Ok(reply::json(200, &self.insight.status().await)),

@@ -4,6 +4,7 @@
 //! `options` and `negotiate` are pure and tested by tables. Nothing here knows a kind or writes state: that is
 //! kactor-api's. rustls stands only in `listener` and `tls`.
 
+mod actor_metrics;
 mod authn;
 mod containers;
 mod documents;
@@ -16,10 +17,11 @@ mod listener;
 mod logs;
 mod metrics;
 pub mod negotiate;
+mod node_proxy;
 pub mod options;
 pub mod pki;
 mod protobuf;
-pub mod query;
+pub use kactor_streams::query;
 mod reply;
 mod resources;
 pub mod route;

@@ -94,13 +94,21 @@ impl Listener {
         serve: Arc<dyn Serve>,
         connections_max: usize,
     ) -> Result<Self, ListenError> {
-        let bind = || -> io::Result<(StdListener, SocketAddr)> {
-            let socket = StdListener::bind(address)?;
-            socket.set_nonblocking(true)?;
-            let local = socket.local_addr()?;
-            Ok((socket, local))
-        };
-        let (socket, local) = bind().map_err(|source| ListenError::Bind { address, source })?;
+        let bound = StdListener::bind(address)
+            .and_then(|it| Self::serve_on(env, it, tls, serve, connections_max));
+        bound.map_err(|source| ListenError::Bind { address, source })
+    }
+
+    /// Serves a socket that is bound already.
+    pub fn serve_on(
+        env: &Env,
+        socket: StdListener,
+        tls: (Arc<ServerConfig>, ClientCertificates),
+        serve: Arc<dyn Serve>,
+        connections_max: usize,
+    ) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        let local = socket.local_addr()?;
         let (draining, drained) = watch::channel(Draining::No);
         let connections = Arc::new(Semaphore::new(connections_max));
         let accept = Accept {

@@ -87,8 +87,11 @@ impl Metrics {
     pub fn render(&self, in_flight: (usize, usize), connections: usize) -> String {
         let mut out = String::with_capacity(16 * 1024);
         self.render_requests(&mut out);
-        header(&mut out, "apiserver_longrunning_requests", "gauge", "Streams that are open.");
-        for (labels, n) in &*self.long_running.lock().unwrap_or_else(PoisonError::into_inner) {
+        let streams = self.long_running.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if !streams.is_empty() {
+            header(&mut out, "apiserver_longrunning_requests", "gauge", "Streams that are open.");
+        }
+        for (labels, n) in &streams {
             let _ = writeln!(out, "apiserver_longrunning_requests{{{}}} {n}", labels.text());
         }
         header(&mut out, "apiserver_current_inflight_requests", "gauge", "Requests in work.");
@@ -104,6 +107,9 @@ impl Metrics {
 
     fn render_requests(&self, out: &mut String) {
         let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        if requests.is_empty() {
+            return; // Strict scrapers take no family without rows.
+        }
         header(out, "apiserver_request_total", "counter", "Requests by verb, resource and code.");
         for (labels, series) in &*requests {
             for (code, n) in &series.by_code {
@@ -112,7 +118,9 @@ impl Metrics {
             }
         }
         let name = "apiserver_request_duration_seconds";
-        header(out, name, "histogram", "Time to answer, without streams.");
+        if requests.values().any(|it| it.count > 0) {
+            header(out, name, "histogram", "Time to answer, without streams.");
+        }
         for (labels, series) in requests.iter().filter(|(_, it)| it.count > 0) {
             let labels = labels.text();
             for (bound, n) in BUCKETS.iter().zip(series.buckets) {

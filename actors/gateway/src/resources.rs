@@ -16,6 +16,7 @@ use crate::in_flight::Weight;
 use crate::logs;
 use crate::metrics::Labels;
 use crate::negotiate::{self, Encoding, Negotiated, Shape};
+use crate::node_proxy;
 use crate::options::{self, Use};
 use crate::protobuf;
 use crate::query::Query;
@@ -34,7 +35,7 @@ pub(crate) fn classify(method: &Method, route: &Route, query: &Query) -> Class {
     let Route::Resource { resource, prefixed_watch, .. } = route else {
         return Class { labels: Labels::other(metric_method(method)), weight: Weight::Read };
     };
-    let streams = is_stream(resource);
+    let streams = is_stream(resource) || node_proxy::is_node_proxy(resource);
     let watches = is_watch(method, resource, *prefixed_watch, query);
     let reads = matches!(*method, Method::GET | Method::HEAD);
     let weight = match () {
@@ -112,6 +113,9 @@ pub(crate) async fn serve(
     prefixed_watch: bool,
     rest: &[String],
 ) -> Result<Reply, Status> {
+    if node_proxy::is_node_proxy(&resource) {
+        return node_proxy::serve(gateway, asked, resource).await;
+    }
     if !rest.is_empty() {
         return Err(Status::path_not_found()); // Only proxies have deeper paths.
     }
@@ -268,6 +272,13 @@ mod tests {
                 "/api/v1/namespaces/a/pods/b/exec",
                 "CONNECT",
                 "pods",
+                Weight::LongRunning,
+            ),
+            (
+                Method::GET,
+                "/api/v1/nodes/n/proxy/stats/summary",
+                "CONNECT",
+                "nodes",
                 Weight::LongRunning,
             ),
             (Method::PATCH, "/apis/no.such/v1/things/x", "PATCH", "", Weight::Write),

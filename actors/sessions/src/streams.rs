@@ -260,6 +260,18 @@ fn channels(streams: StdStreams) -> Channels {
 }
 
 impl SessionStreams {
+    async fn connection(
+        &self,
+        target: &PodTarget,
+        purpose: StreamPurpose,
+    ) -> Result<PortConnection, StreamError> {
+        let opened = self.open(target, purpose).await?;
+        let (client, PortEnd { from_client, to_client }) = PortConnection::pair();
+        self.spawn(opened.sender().pump(from_client));
+        self.spawn(pump_bytes(opened, to_client));
+        Ok(client)
+    }
+
     fn container(&self, opened: Opened) -> ContainerStreams {
         let (client, end) = ContainerStreams::pair();
         let ContainerEnd { stdin, resize, output, outcome } = end;
@@ -373,14 +385,8 @@ impl NodeStreams for SessionStreams {
         &self,
         request: PortForwardRequest,
     ) -> BoxFuture<'_, Result<PortConnection, StreamError>> {
-        Box::pin(async move {
-            let opened =
-                self.open(&request.target, StreamPurpose::Connect { port: request.port }).await?;
-            let (client, PortEnd { from_client, to_client }) = PortConnection::pair();
-            self.spawn(opened.sender().pump(from_client));
-            self.spawn(pump_bytes(opened, to_client));
-            Ok(client)
-        })
+        let purpose = StreamPurpose::Connect { port: request.port };
+        Box::pin(async move { self.connection(&request.target, purpose).await })
     }
 
     fn open_logs(
@@ -402,5 +408,11 @@ impl NodeStreams for SessionStreams {
             self.spawn(pump_bytes(opened, to));
             Ok(from)
         })
+    }
+
+    fn open_kubelet(&self, node: String) -> BoxFuture<'_, Result<PortConnection, StreamError>> {
+        let nothing = String::new;
+        let target = PodTarget { node, namespace: nothing(), pod: nothing(), uid: nothing() };
+        Box::pin(async move { self.connection(&target, StreamPurpose::Kubelet).await })
     }
 }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use kactor_drivers::event::DriverEvent;
 use kactor_drivers::spec::SandboxId;
 use kactor_protocol::node::{
@@ -54,6 +55,8 @@ pub struct AgentActor {
     pods: BTreeMap<String, Running>,
     /// Pods whose name is still taken by one before them, by (namespace, name).
     queued: BTreeMap<(String, String), ObjectChange>,
+    /// Every pod of this node as the API last sent it, by uid: what the kubelet's API lists.
+    objects: BTreeMap<String, Bytes>,
     feeds: BTreeMap<Feed, FeedState>,
     registered: bool,
     node_status: Value,
@@ -98,6 +101,7 @@ impl AgentActor {
             },
             pods: BTreeMap::new(),
             queued: BTreeMap::new(),
+            objects: BTreeMap::new(),
             feeds: BTreeMap::new(),
             registered: false,
             node_status: Value::Null,
@@ -204,7 +208,11 @@ impl AgentActor {
 
     fn pod_changed(&mut self, change: ObjectChange, ctx: &mut Context<Self>) {
         let uid = change.uid.as_str().to_owned();
-        let Some(json) = &change.object else { return self.pod_gone(&change, ctx) };
+        let Some(json) = &change.object else {
+            self.objects.remove(&uid);
+            return self.pod_gone(&change, ctx);
+        };
+        self.objects.insert(uid.clone(), json.clone());
         let status = status_of(json);
         match spec::parse(json) {
             Ok(pod) => self.pod_wanted(change.clone(), Arc::new(pod), status, ctx),
@@ -360,6 +368,7 @@ impl AgentActor {
 
     /// What the driver runs and no actor has ends: its pod was deleted, or was over, while we were away.
     fn remove_orphans(&mut self, named: BTreeSet<String>, ctx: &mut Context<Self>) {
+        self.objects.retain(|uid, _| named.contains(uid));
         for (uid, running) in &self.pods {
             if !named.contains(uid) {
                 let change = ObjectChange {
@@ -543,6 +552,24 @@ impl Handler<Tell<PodEnded>> for AgentActor {
                 actor.pod_changed(change, ctx)
             });
         }
+    }
+}
+
+/// Which pods are this node's, as JSON?
+#[derive(Debug, Clone, Copy)]
+pub struct ListPods;
+
+impl Letter for ListPods {
+    type Reply = Vec<Bytes>;
+    const NAME: &'static str = "ListPods";
+    const OVERLOAD: Overload = Overload::Shed;
+}
+
+impl Handler<Ask<ListPods>> for AgentActor {
+    type Result = ();
+
+    fn handle(&mut self, ask: Ask<ListPods>, _: &mut Context<Self>) {
+        ask.reply.reply(self.objects.values().cloned().collect());
     }
 }
 

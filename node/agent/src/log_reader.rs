@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use kactor_protocol::node::{LogOptions, STREAM_CHUNK_BYTES_MAX};
 use kactor_runtime::env::{Disk, DiskFile, Env, OpenMode};
 
@@ -23,6 +24,9 @@ const HEAD_BYTES: usize = 64;
 const ROTATED_MAX: u32 = 16;
 /// A tail is searched in at most this many bytes; a rotated file is 10 MiB.
 const TAIL_BYTES_MAX: u64 = 16 << 20;
+
+/// Says whether the run that writes the log is over.
+pub type IsOver = dyn Fn() -> BoxFuture<'static, bool> + Send + Sync;
 
 pub struct LogReader {
     env: Env,
@@ -66,7 +70,7 @@ impl LogReader {
     }
 
     /// The next bytes to show; `None` at the log's end, which with `follow` is when `is_over` says so.
-    pub async fn next(&mut self, is_over: impl AsyncFn() -> bool) -> io::Result<Option<Bytes>> {
+    pub async fn next(&mut self, is_over: &IsOver) -> io::Result<Option<Bytes>> {
         loop {
             if self.printer.is_full() {
                 return Ok(None);
@@ -150,7 +154,9 @@ mod tests {
     /// Everything that is there now.
     fn rest(reader: &mut LogReader) -> String {
         let mut out = Vec::new();
-        while let Some(bytes) = block_on(reader.next(async || true)).unwrap() {
+        while let Some(bytes) =
+            block_on(reader.next(&|| Box::pin(std::future::ready(true)))).unwrap()
+        {
             out.extend_from_slice(&bytes);
         }
         String::from_utf8(out).unwrap()

@@ -27,6 +27,7 @@ use crate::observe;
 use crate::pod_files::{Resolver, hosts, resolver};
 use crate::pod_logs::PodLogs;
 use crate::ports::{ControlPlane, HostPort, Plumbing, Prober, VolumeHost};
+use crate::probe_counts::ProbeCounts;
 use crate::references::{self, Fetched, PodReferences, Wanted, config_map_entries, secret_entries};
 use crate::spec::{Container, HookAction, ImagePullPolicy, Pod};
 use crate::token_cache::TokenCache;
@@ -56,6 +57,7 @@ pub struct Host {
     pub services: Arc<dyn LinkedServices>,
     pub prober: Arc<dyn Prober>,
     pub tokens: Arc<TokenCache>,
+    pub probe_counts: Arc<ProbeCounts>,
 }
 
 /// Services whose addresses a new container finds in its environment.

@@ -334,7 +334,10 @@ impl PodActor {
             let run = async move {
                 match kind.of(&container) {
                     Some(probe) => {
-                        host.prober.probe(&id, &container, probe, address.as_deref()).await
+                        let outcome =
+                            host.prober.probe(&id, &container, probe, address.as_deref()).await;
+                        host.probe_counts.count(&id, kind, &outcome);
+                        outcome
                     }
                     None => ProbeOutcome::Success,
                 }

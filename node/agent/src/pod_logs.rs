@@ -52,7 +52,7 @@ impl PodLogs {
         let mut out = Vec::new();
         // A log that cannot be read has no last words.
         if let Ok(mut reader) = LogReader::new(self.env.clone(), path, &options) {
-            while let Ok(Some(bytes)) = reader.next(async || true).await {
+            while let Ok(Some(bytes)) = reader.next(&|| Box::pin(std::future::ready(true))).await {
                 out.extend_from_slice(&bytes);
                 out.drain(..out.len().saturating_sub(LAST_WORDS_BYTES_MAX));
             }

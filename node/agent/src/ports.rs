@@ -130,3 +130,9 @@ pub trait PodDialer: Send + Sync {
     /// `netns` is `None` for pods of the host's network. The error's text is for the client.
     async fn connect(&self, netns: Option<&Path>, port: u16) -> Result<Box<dyn Duplex>, String>;
 }
+
+/// The kubelet's API of this node, as the control plane reaches it: through the session instead of the network.
+pub trait KubeletDoor: Send + Sync {
+    /// One HTTP/1.1 connection. Whoever holds it speaks for the control plane.
+    fn connect(&self) -> Box<dyn Duplex>;
+}

@@ -4,18 +4,15 @@
 //! them. A stream ends on both sides together: the process's exit, a failure, or the client's cancel.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::join;
-use kactor_drivers::session::{AttachSpec, ExecSession, ExecSpec, WindowSize};
-use kactor_drivers::spec::{ContainerId, Stdin, Terminal};
-use kactor_drivers::status::{ContainerState, ContainerStatus, SandboxStatus};
+use kactor_drivers::session::{ExecSession, WindowSize};
 use kactor_protocol::node::{
-    Channels, LogOptions, OpenStream, OpenStreamError, STREAM_CHUNK_BYTES_MAX, StreamChannel,
-    StreamCredit, StreamData, StreamEnd, StreamEnded, StreamId, StreamPurpose, StreamResize,
+    OpenStream, OpenStreamError, STREAM_CHUNK_BYTES_MAX, StreamChannel, StreamCredit, StreamData,
+    StreamEnd, StreamEnded, StreamId, StreamPurpose, StreamResize,
 };
 use kactor_runtime::prelude::*;
 use kactor_runtime::window::{CHUNKS_MAX, Window, cost};
@@ -23,11 +20,9 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
-use crate::log_reader::LogReader;
+use crate::open_stream::{OpenLog, Source, open};
 use crate::perform::Host;
-use crate::pod_logs::PodLogs;
-use crate::ports::{Duplex, PodDialer};
-use crate::spec::Metadata;
+use crate::ports::{Duplex, KubeletDoor, PodDialer};
 
 /// Streams of one node at once.
 const STREAMS_LEN_MAX: usize = 256;
@@ -43,6 +38,7 @@ pub struct ControlEnd {
 pub struct StreamsActor {
     host: Host,
     dialer: Arc<dyn PodDialer>,
+    kubelet: Arc<dyn KubeletDoor>,
     control: ControlEnd,
     open: BTreeMap<StreamId, Open>,
 }
@@ -55,14 +51,6 @@ struct Open {
     pumps: Option<SpawnHandle>,
 }
 
-/// What a stream talks to, once it is open.
-enum Source {
-    Session(ExecSession),
-    Connection(Box<dyn Duplex>),
-    /// With the run that writes it; `None` when nothing of its pod is left but the log.
-    Log(Box<(LogReader, Option<ContainerId>)>),
-}
-
 /// The ends that the pumps of one stream hold.
 struct Pumps {
     stream: StreamId,
@@ -73,8 +61,13 @@ struct Pumps {
 }
 
 impl StreamsActor {
-    pub fn new(host: Host, dialer: Arc<dyn PodDialer>, control: ControlEnd) -> Self {
-        Self { host, dialer, control, open: BTreeMap::new() }
+    pub fn new(
+        host: Host,
+        dialer: Arc<dyn PodDialer>,
+        kubelet: Arc<dyn KubeletDoor>,
+        control: ControlEnd,
+    ) -> Self {
+        Self { host, dialer, kubelet, control, open: BTreeMap::new() }
     }
 
     fn opened(&mut self, stream: StreamId, source: Source, ctx: &mut Context<Self>) {
@@ -95,10 +88,7 @@ impl StreamsActor {
             let end = match source {
                 Source::Session(session) => pumps.session(session).await,
                 Source::Connection(connection) => pumps.connection(connection).await,
-                Source::Log(log) => {
-                    let (reader, writer) = *log;
-                    pumps.log(&host, reader, writer.as_ref()).await
-                }
+                Source::Log(log) => pumps.log(&host, *log).await,
             };
             let _ = ended.tell(StreamEnded { stream, end }).await; // A control host that is gone needs no end.
         };
@@ -106,152 +96,6 @@ impl StreamsActor {
             .spawn(run.into_actor(self).map(move |(), actor, _| drop(actor.open.remove(&stream))));
         self.open.insert(stream, Open { stdin, resize, windows, pumps: Some(handle) });
     }
-}
-
-async fn open(
-    host: &Host,
-    dialer: &dyn PodDialer,
-    request: &OpenStream,
-) -> Result<Source, OpenStreamError> {
-    let sandbox = match (find(host, request).await, &request.purpose) {
-        (Err(OpenStreamError::NoPod { .. }), StreamPurpose::Logs { container, options }) => {
-            return logs_left_behind(host, request, container, options);
-        }
-        (found, _) => found?,
-    };
-    match &request.purpose {
-        StreamPurpose::Exec { container, command, channels } => {
-            let id = running(&sandbox, container)?.id().clone();
-            let session = host.driver.exec(&id, &exec_spec(command, *channels)).await;
-            session.map(Source::Session).map_err(|it| OpenStreamError::Failed(it.to_string()))
-        }
-        StreamPurpose::Attach { container, channels } => {
-            let id = running(&sandbox, container)?.id().clone();
-            let stdin = if channels.stdin { Stdin::Open } else { Stdin::Closed };
-            let session = host.driver.attach(&id, &AttachSpec { stdin }).await;
-            session.map(Source::Session).map_err(|it| OpenStreamError::Failed(it.to_string()))
-        }
-        StreamPurpose::Connect { port } => {
-            let connection = dialer.connect(sandbox.netns.as_deref(), *port).await;
-            connection.map(Source::Connection).map_err(OpenStreamError::Failed)
-        }
-        StreamPurpose::Logs { container, options } => {
-            logs(host, &sandbox, request, (container, options))
-        }
-    }
-}
-
-fn exec_spec(command: &[String], channels: Channels) -> ExecSpec {
-    ExecSpec {
-        command: command.to_vec(),
-        stdin: if channels.stdin { Stdin::Once } else { Stdin::Closed },
-        terminal: if channels.tty { Terminal::Tty } else { Terminal::None },
-        size: None,
-    }
-}
-
-async fn find(host: &Host, request: &OpenStream) -> Result<SandboxStatus, OpenStreamError> {
-    let no_pod = || OpenStreamError::NoPod {
-        namespace: request.namespace.clone(),
-        pod: request.pod.clone(),
-    };
-    let all = host.driver.list().await.map_err(|it| OpenStreamError::Failed(it.to_string()))?;
-    let is_it = |it: &SandboxStatus| {
-        let named = it.spec.namespace == request.namespace && it.spec.name == request.pod;
-        named && request.uid.as_ref().is_none_or(|uid| uid.as_str() == it.spec.id.0)
-    };
-    all.into_iter().rev().find(is_it).ok_or_else(no_pod)
-}
-
-/// The runs of a container, oldest first.
-fn runs<'a>(sandbox: &'a SandboxStatus, container: &str) -> Vec<&'a ContainerStatus> {
-    sandbox.containers.iter().filter(|it| it.id().name == container).collect()
-}
-
-fn running<'a>(
-    sandbox: &'a SandboxStatus,
-    container: &str,
-) -> Result<&'a ContainerStatus, OpenStreamError> {
-    let newest = runs(sandbox, container).pop();
-    match newest.map(|it| (&it.state, it)) {
-        Some((ContainerState::Running { .. }, it)) => Ok(it),
-        Some((ContainerState::Exited { exit_code, .. }, _)) => {
-            Err(OpenStreamError::Failed(format!(
-                "cannot exec in a stopped container: {container} of {} ended with exit code {exit_code}",
-                sandbox.spec.name
-            )))
-        }
-        _ => Err(not_started(sandbox, container)),
-    }
-}
-
-fn not_started(sandbox: &SandboxStatus, container: &str) -> OpenStreamError {
-    OpenStreamError::NotStarted {
-        pod: sandbox.spec.name.clone(),
-        container: container.to_owned(),
-        reason: "ContainerCreating".to_owned(),
-    }
-}
-
-fn logs(
-    host: &Host,
-    sandbox: &SandboxStatus,
-    request: &OpenStream,
-    wanted: (&str, &LogOptions),
-) -> Result<Source, OpenStreamError> {
-    let (container, options) = wanted;
-    let mut all = runs(sandbox, container);
-    let Some(newest) = all.pop() else {
-        // Not begun yet, or already being taken away.
-        return logs_left_behind(host, request, container, options);
-    };
-    let wanted = if options.previous {
-        let (pod, container) = (sandbox.spec.name.clone(), container.to_owned());
-        all.pop().ok_or(OpenStreamError::NoPrevious { pod, container })?
-    } else {
-        newest
-    };
-    read_log(host, &wanted.spec.log_path, options, Some(wanted.id().clone()))
-}
-
-/// Of a pod that ended: its sandbox went with its last container, its logs go with its object.
-fn logs_left_behind(
-    host: &Host,
-    request: &OpenStream,
-    container: &str,
-    options: &LogOptions,
-) -> Result<Source, OpenStreamError> {
-    let logs = PodLogs::of(host);
-    let pod = Metadata {
-        namespace: request.namespace.clone(),
-        name: request.pod.clone(),
-        uid: request.uid.as_ref().map(|it| it.as_str().to_owned()).unwrap_or_default(),
-        ..Metadata::default()
-    };
-    let mut attempts = logs.attempts(&pod, container);
-    let newest = attempts.pop().ok_or_else(|| OpenStreamError::NotStarted {
-        pod: request.pod.clone(),
-        container: container.to_owned(),
-        reason: "PodInitializing".to_owned(),
-    })?;
-    let wanted = if options.previous {
-        let (pod, container) = (request.pod.clone(), container.to_owned());
-        attempts.pop().ok_or(OpenStreamError::NoPrevious { pod, container })?
-    } else {
-        newest
-    };
-    read_log(host, &logs.file(&pod, container, wanted), options, None)
-}
-
-fn read_log(
-    host: &Host,
-    path: &Path,
-    options: &LogOptions,
-    writer: Option<ContainerId>,
-) -> Result<Source, OpenStreamError> {
-    let reader = LogReader::new(host.env.clone(), path, options)
-        .map_err(|it| OpenStreamError::Failed(format!("reading {}: {it}", path.display())))?;
-    Ok(Source::Log(Box::new((reader, writer))))
 }
 
 impl Pumps {
@@ -306,32 +150,12 @@ impl Pumps {
         StreamEnd::Exit(0)
     }
 
-    async fn log(
-        self,
-        host: &Host,
-        mut reader: LogReader,
-        writer: Option<&ContainerId>,
-    ) -> StreamEnd {
-        let is_over = async || {
-            let Some(writer) = writer else { return true };
-            let Ok(sandbox) = host.driver.sandbox(&writer.sandbox).await else { return true };
-            !sandbox.containers.iter().any(|it| {
-                it.id() == writer
-                    && matches!(it.state, ContainerState::Running { .. } | ContainerState::Created)
-            })
-        };
+    async fn log(self, host: &Host, mut log: OpenLog) -> StreamEnd {
         loop {
-            match reader.next(is_over).await {
+            match log.next(host).await {
                 Ok(Some(bytes)) => {
-                    if !send(
-                        self.stream,
-                        &self.control,
-                        StreamChannel::Stdout,
-                        bytes,
-                        &self.windows[0],
-                    )
-                    .await
-                    {
+                    let (to, window) = (&self.control, &self.windows[0]);
+                    if !send(self.stream, to, StreamChannel::Stdout, bytes, window).await {
                         return StreamEnd::Cancelled;
                     }
                 }
@@ -443,8 +267,12 @@ impl Handler<Ask<OpenStream>> for StreamsActor {
                 .reply(Err(OpenStreamError::Overloaded { limit: STREAMS_LEN_MAX as u32 }));
         }
         let (host, dialer, token) = (self.host.clone(), self.dialer.clone(), ask.reply);
+        let kubelet = self.kubelet.clone();
         let work = async move {
-            let source = open(&host, dialer.as_ref(), &request).await;
+            let source = match &request.purpose {
+                StreamPurpose::Kubelet => Ok(Source::Connection(kubelet.connect())),
+                _ => open(&host, dialer.as_ref(), &request).await,
+            };
             (request.stream, source)
         };
         ctx.spawn(work.into_actor(self).map(move |(stream, source), actor, ctx| match source {

@@ -103,5 +103,11 @@ pub struct ContainerStats {
     pub memory_usage_bytes: u64,
     /// Usage less what the kernel may drop (inactive file pages): what eviction looks at.
     pub memory_working_set_bytes: u64,
+    /// Memory of processes that no file stands behind.
+    pub memory_rss_bytes: u64,
+    /// Pages that were not at hand when they were touched, since the container began.
+    pub page_faults: u64,
+    /// Those of them that were read from a disk.
+    pub major_page_faults: u64,
     pub n_processes: u64,
 }

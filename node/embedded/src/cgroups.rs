@@ -153,7 +153,14 @@ impl Hierarchy {
                 field("memory", "memory.stat", "inactive_file"),
             ),
         };
+        let (anonymous, faults, major_faults) = match self {
+            Hierarchy::V1(_) => ("total_rss", "total_pgfault", "total_pgmajfault"),
+            Hierarchy::V2(_) => ("anon", "pgfault", "pgmajfault"),
+        };
         ContainerStats {
+            memory_rss_bytes: field("memory", "memory.stat", anonymous),
+            page_faults: field("memory", "memory.stat", faults),
+            major_page_faults: field("memory", "memory.stat", major_faults),
             cpu_usage_ns: cpu,
             memory_usage_bytes: memory,
             memory_working_set_bytes: memory.saturating_sub(inactive),
@@ -345,6 +352,33 @@ mod tests {
         assert_eq!(v2.pids(&path), BTreeSet::from([12, 13]));
         let events = read(v2.oom_file(&format!("{path}/web.0")).unwrap());
         assert_eq!(keyed(&events, "oom_kill"), Some(2));
+    }
+
+    #[test]
+    fn a_v2_groups_use_is_read_from_its_files() {
+        let root = tempfile::tempdir().unwrap();
+        let v2 = Hierarchy::V2(root.path().to_owned());
+        let group = root.path().join("a");
+        fs::create_dir(&group).unwrap();
+        for (file, text) in [
+            ("cpu.stat", "usage_usec 1500\nuser_usec 1000\n"),
+            ("memory.current", "9000\n"),
+            ("memory.stat", "anon 4000\nfile 5000\ninactive_file 3000\npgfault 7\npgmajfault 2\n"),
+            ("cgroup.procs", "12\n13\n"),
+        ] {
+            fs::write(group.join(file), text).unwrap();
+        }
+        let expected = ContainerStats {
+            cpu_usage_ns: 1_500_000,
+            memory_usage_bytes: 9000,
+            memory_working_set_bytes: 6000,
+            memory_rss_bytes: 4000,
+            page_faults: 7,
+            major_page_faults: 2,
+            n_processes: 2,
+        };
+        assert_eq!(v2.stats("/a"), expected);
+        assert_eq!(v2.stats("/none"), ContainerStats::default());
     }
 
     #[test]

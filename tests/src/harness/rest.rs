@@ -36,7 +36,12 @@ pub struct Access {
     address: String,
     tls: Option<Arc<rustls::ClientConfig>>,
     token: Option<String>,
+    /// Whom the server's certificate must name.
+    name: String,
 }
+
+/// What the API's certificate names, and the administrator asks for.
+const API_NAME: &str = "kubernetes";
 
 impl Access {
     /// The administrator of a cluster.
@@ -57,12 +62,13 @@ impl Access {
         let (certificate, key) =
             (pem(user, "client-certificate-data")?, pem(user, "client-key-data")?);
         let tls = tls(&pem(cluster, "certificate-authority-data")?, Some((&certificate, &key)))?;
-        Ok(Self { address, tls: Some(Arc::new(tls)), token: None })
+        let name = API_NAME.to_owned();
+        Ok(Self { address, tls: Some(Arc::new(tls)), token: None, name })
     }
 
     /// A server that speaks HTTP in clear.
     pub fn clear(address: &str) -> Self {
-        Self { address: address.to_owned(), tls: None, token: None }
+        Self { address: address.to_owned(), tls: None, token: None, name: API_NAME.to_owned() }
     }
 
     /// The server of one kubeconfig, asked with the client certificate of another.
@@ -93,6 +99,29 @@ impl Access {
         let ca = pem(&document["clusters"][0]["cluster"], "certificate-authority-data")?;
         let tls = Some(Arc::new(tls(&ca, None)?));
         Ok(Self { tls, token: Some(token.to_owned()), ..Self::of(kubeconfig)? })
+    }
+
+    /// The same server, asked by nobody.
+    pub fn anonymous(kubeconfig: &Path) -> anyhow::Result<Self> {
+        Ok(Self { token: None, ..Self::with_token(kubeconfig, "")? })
+    }
+
+    async fn reach(&self) -> anyhow::Result<TcpStream> {
+        let tcp = TcpStream::connect(&self.address).await?;
+        tcp.set_nodelay(true)?;
+        Ok(tcp)
+    }
+
+    /// A connection after its TLS handshake, to speak on by hand.
+    pub async fn dial(&self) -> anyhow::Result<TlsStream<TcpStream>> {
+        let tls = self.tls.clone().context("this server speaks in clear")?;
+        let name = ServerName::try_from(self.name.clone())?;
+        Ok(tokio_rustls::TlsConnector::from(tls).connect(name, self.reach().await?).await?)
+    }
+
+    /// The same client at another server of the same cluster.
+    pub fn at(self, address: &str, name: &str) -> Self {
+        Self { address: address.to_owned(), name: name.to_owned(), ..self }
     }
 }
 
@@ -219,18 +248,15 @@ impl Connection {
     }
 
     async fn connect(access: &Access) -> anyhow::Result<Self> {
-        let tcp = TcpStream::connect(&access.address).await?;
-        tcp.set_nodelay(true)?;
         let token = access.token.clone();
         let (sender, driver) = match &access.tls {
             None => {
+                let tcp = access.reach().await?;
                 let (sender, connection) = handshake(TokioIo::new(tcp)).await?;
                 (sender, drive(connection))
             }
-            Some(tls) => {
-                let name = ServerName::try_from("kubernetes")?;
-                let connector = tokio_rustls::TlsConnector::from(tls.clone());
-                let stream = connector.connect(name, tcp).await?;
+            Some(_) => {
+                let stream = access.dial().await?;
                 let (sender, connection) = handshake(TokioIo::new(stream)).await?;
                 (sender, drive(connection))
             }

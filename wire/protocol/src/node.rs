@@ -189,6 +189,9 @@ pub enum StreamPurpose {
         container: String,
         options: LogOptions,
     },
+    /// One HTTP/1.1 connection to the node's kubelet API, in the name of the control plane; `namespace` and `pod`
+    /// are empty.
+    Kubelet,
 }
 
 /// Which channels the client wants.

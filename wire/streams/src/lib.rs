@@ -6,8 +6,10 @@
 //! trait [`NodeStreams`]. References: SPDY protocol draft 3.1, RFC 6455, kubernetes KEP-4006 (WebSockets).
 //! Invariant: a peer can neither make a decoder panic nor make a buffer grow beyond the constants named `*_MAX`.
 
+pub mod handshake;
 pub mod node_streams;
 pub mod port_forward;
+pub mod query;
 pub mod remote_command;
 pub mod serve;
 pub mod spdy;

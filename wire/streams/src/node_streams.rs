@@ -214,4 +214,7 @@ pub trait NodeStreams: Send + Sync {
         &self,
         request: LogRequest,
     ) -> BoxFuture<'_, Result<mpsc::Receiver<Result<Bytes, StreamError>>, StreamError>>;
+
+    /// One HTTP/1.1 connection to the kubelet's API of a node, in the name of the control plane.
+    fn open_kubelet(&self, node: String) -> BoxFuture<'_, Result<PortConnection, StreamError>>;
 }

@@ -417,3 +417,26 @@ fn draining_turns_readiness_off_and_lets_requests_in_flight_end() {
         );
     });
 }
+
+#[test]
+fn a_nodes_proxy_asks_its_kubelet_for_those_who_may_and_passes_no_credentials_on() {
+    with_world(Limits::default(), async |world| {
+        let client = Client::connect(world, Some(&admin(world))).await;
+        let path = "/api/v1/nodes/n1/proxy/stats/summary?x=%2F";
+        assert_eq!(client.get(path).await.refusal().0, 404, "there is no such node");
+        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}});
+        assert_eq!(client.post("/api/v1/nodes", &node).await.code, 201);
+        let answer = client.get(path).await;
+        let said = String::from_utf8_lossy(&answer.body).into_owned();
+        assert_eq!(
+            (answer.code, said.as_str()),
+            (200, "n1 /stats/summary?x=%2F authorization=false")
+        );
+        assert_eq!(client.get("/api/v1/nodes/n1:10250/proxy/").await.refusal().0, 400);
+
+        let anonymous = Client::connect(world, None).await;
+        let (code, _, message) = anonymous.get(path).await.refusal();
+        assert_eq!(code, 403);
+        assert!(message.contains("cannot get resource \"nodes/proxy\""), "{message}");
+    });
+}

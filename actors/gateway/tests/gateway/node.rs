@@ -45,6 +45,13 @@ impl NodeStreams for PretendNode {
         Box::pin(async { Ok(connection) })
     }
 
+    /// Says the path that it was asked for, and who it thinks asks.
+    fn open_kubelet(&self, node: String) -> BoxFuture<'_, Result<PortConnection, StreamError>> {
+        let (connection, end) = PortConnection::pair();
+        self.env.spawn(Lane::Node, kubelet(node, end));
+        Box::pin(async { Ok(connection) })
+    }
+
     fn open_logs(
         &self,
         request: LogRequest,
@@ -98,4 +105,21 @@ async fn greet(mut end: PortEnd) {
     }
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello";
     let _ = end.to_client.send(Ok(Bytes::from(answer))).await;
+}
+
+async fn kubelet(node: String, mut end: PortEnd) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        match end.from_client.next().await {
+            Some(bytes) => head.extend_from_slice(&bytes),
+            None => return,
+        }
+    }
+    let head = String::from_utf8(head).unwrap();
+    let path = head.split(' ').nth(1).unwrap();
+    let told = head.to_ascii_lowercase().contains("authorization");
+    let body = format!("{node} {path} authorization={told}");
+    let length = body.len();
+    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}");
+    let _ = end.to_client.send(Ok(answer.into())).await;
 }

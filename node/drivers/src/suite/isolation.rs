@@ -203,6 +203,7 @@ pub(super) async fn stats(stage: &Stage<'_>) -> Checked {
         .until("it has used memory and CPU", async || {
             let it = stage.driver().stats(&spec.id).await.map_err(said)?;
             let used = it.cpu_usage_ns > 0 && it.memory_usage_bytes > 0 && it.n_processes > 0;
+            let used = used && it.memory_rss_bytes > 0 && it.page_faults > 0;
             Ok((used && it.memory_working_set_bytes <= it.memory_usage_bytes).then_some(()))
         })
         .await

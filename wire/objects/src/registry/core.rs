@@ -27,6 +27,7 @@ const fn sub(
 }
 
 const CONNECT: &[Verb] = &[Verb::Create, Verb::Get];
+const PROXY: &[Verb] = &[Verb::Create, Verb::Delete, Verb::Get, Verb::Patch, Verb::Update];
 const NO_DELETE_COLLECTION: &[Verb] =
     &[Verb::Create, Verb::Delete, Verb::Get, Verb::List, Verb::Patch, Verb::Update, Verb::Watch];
 
@@ -114,7 +115,10 @@ pub(super) static KINDS: &[Kind] = &[
         singular: "node",
         scope: Scope::Cluster,
         short_names: &["no"],
-        subresources: &[sub("status", "Node", Verb::CHANGE, Access::Object(kinds::node::STATUS))],
+        subresources: &[
+            sub("proxy", "NodeProxyOptions", PROXY, Access::Connect),
+            sub("status", "Node", Verb::CHANGE, Access::Object(kinds::node::STATUS)),
+        ],
         storage: stored("nodes", "Node"),
         strategy: kinds::node::STRATEGY,
         fields: &[SelectableField::or(&["spec.unschedulable"], "false")],

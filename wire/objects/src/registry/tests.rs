@@ -38,6 +38,7 @@ fn rows_are_what_discovery_says() {
             finalize /v1 Namespace [update]
             status /v1 Namespace [get,patch,update]
         v1 nodes Node Cluster ["no"] [] [create,delete,deletecollection,get,list,patch,update,watch]
+            proxy /v1 NodeProxyOptions [create,delete,get,patch,update]
             status /v1 Node [get,patch,update]
         v1 pods Pod Namespaced ["po"] ["all"] [create,delete,deletecollection,get,list,patch,update,watch]
             attach /v1 PodAttachOptions [create,get]

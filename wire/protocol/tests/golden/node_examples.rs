@@ -91,6 +91,7 @@ fn streams(out: &mut Examples) {
         ("attach", StreamPurpose::Attach { container: container(), channels }),
         ("connect", StreamPurpose::Connect { port: 80 }),
         ("logs", StreamPurpose::Logs { container: container(), options }),
+        ("kubelet", StreamPurpose::Kubelet),
     ] {
         let (namespace, pod) = ("default".to_owned(), "web".to_owned());
         let uid = Some(Uid::from("0a1b"));
