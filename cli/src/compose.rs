@@ -627,6 +627,9 @@ fn wrong(store: &Store, serves: bool) -> Value {
     if store.leadership().current().leader.is_none() {
         return json!("the store has no leader yet: writes wait");
     }
+    if let Some(trouble) = store.status().trouble {
+        return json!(trouble);
+    }
     if !serves {
         return json!("the default objects are still being written");
     }

@@ -71,6 +71,11 @@ impl DataDir {
         self.root.join("pki")
     }
 
+    /// Names the cluster that the keys belong to.
+    pub fn cluster_name(&self) -> PathBuf {
+        self.pki().join("cluster")
+    }
+
     pub fn store(&self) -> PathBuf {
         self.root.join("store")
     }
@@ -156,9 +161,10 @@ impl DataDir {
             },
             Err(error) => return Err(error).with_context(|| format!("locking {}", path.display())),
         }
-        file.set_len(0)?;
-        file.rewind()?;
-        file.write_all(&serde_json::to_vec(holder)?)?;
+        let text = serde_json::to_vec(holder)?;
+        let written =
+            file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(&text));
+        written.with_context(|| format!("writing {}", path.display()))?;
         Ok(Lock { _file: file })
     }
 

@@ -1,10 +1,16 @@
 //! The store of this host: one raft replica on the data directory.
+//!
+//! Whose directory it is, and which format it has, is looked at before anything is opened or made: a directory that is
+//! refused is left as it was, to the byte. The keys in `pki/` name the cluster too, because a store and the keys of
+//! different clusters would be a cluster whose Secrets nobody can read.
 
+use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use kactor_replica::applied::SledStore;
-use kactor_replica::data_dir::{Identity, read_identity};
+use kactor_replica::data_dir::{DirLock, Identity, read_identity};
 use kactor_replica::store_actor::{STORE, StoreActor};
 use kactor_replica::{NoPeers, Replica, ReplicaConfig};
 use kactor_runtime::env::{Env, Lane};
@@ -18,22 +24,69 @@ pub const FIRST_REPLICA: u64 = 1;
 
 pub struct RunningStore {
     replica: Arc<Replica>,
+    _lock: DirLock,
+}
+
+/// Refuses a directory that this kactor must not start from. Touches nothing.
+pub fn check(env: &Env, dir: &DataDir) -> anyhow::Result<Option<Identity>> {
+    let identity = read_identity(env.disk.as_ref(), &dir.store())?;
+    let path = dir.cluster_name();
+    let keys_of = match std::fs::read_to_string(&path) {
+        Ok(text) => Some(text.trim().to_owned()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
+    };
+    let (store, root) = (dir.store(), dir.root());
+    match (&identity, keys_of) {
+        (Some(found), Some(expected)) if found.cluster != expected => bail!(
+            "the store in {} belongs to cluster {}, the keys in {} to cluster {expected}; nothing was touched. Put back the \
+             folder that belongs here, or name another --data-dir",
+            store.display(),
+            found.cluster,
+            dir.pki().display()
+        ),
+        (None, Some(expected)) => bail!(
+            "{} holds the keys of cluster {expected}, but its store is not in {}; nothing was touched. Mount or put back the \
+             store, or restore a snapshot; for a new cluster, empty the directory (`kactor down --purge`)",
+            root.display(),
+            store.display()
+        ),
+        _ => Ok(identity),
+    }
+}
+
+/// Writes whose keys these are, once; the store's name is durable by then.
+fn name_cluster(path: &Path, cluster: &str) -> anyhow::Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    let new = path.with_extension("new");
+    let written = std::fs::File::create(&new).and_then(|mut file| {
+        writeln!(file, "{cluster}")?;
+        file.sync_all()?;
+        std::fs::rename(&new, path)
+    });
+    written.with_context(|| format!("writing {}", path.display()))
 }
 
 impl RunningStore {
     /// Recovers the store, or begins a new one in an empty directory.
     pub async fn start(env: &Env, dir: &DataDir) -> anyhow::Result<Self> {
         let folder = dir.store();
-        let identity = match read_identity(env.disk.as_ref(), &folder)? {
+        let identity = match check(env, dir)? {
             Some(identity) => identity,
             None => Identity { cluster: env.random_uuid(), replica: FIRST_REPLICA },
         };
+        let lock = DirLock::take(&folder)?;
+        let cluster = identity.cluster.clone();
         let config = ReplicaConfig::new(identity, folder.clone());
         let applied =
             SledStore::open(&folder.join("applied")).context("opening the applied state")?;
         let replica =
             Replica::start(env.clone(), config, Box::new(applied), Arc::new(NoPeers)).await;
-        Ok(Self { replica: Arc::new(replica.context("starting the store")?) })
+        let replica = replica.context("starting the store")?;
+        name_cluster(&dir.cluster_name(), &cluster)?;
+        Ok(Self { replica: Arc::new(replica), _lock: lock })
     }
 
     pub fn store(&self) -> &Store {

@@ -28,6 +28,8 @@ pub fn run(args: &UpArgs) -> anyhow::Result<ExitCode> {
     let dir = DataDir::find(args.data_dir.as_deref())?;
     let node_name = args.node_name.clone().unwrap_or_else(machine_facts::hostname);
     check(args, &dir, &node_name)?;
+    // Before the lock: a directory that is refused is not touched.
+    crate::replica::check(&Env::machine(), &dir)?;
     let holder = Holder { pid: std::process::id(), listen: args.listen, node: node_name.clone() };
     if dir.holder()?.is_none() {
         check_port(args.listen)?; // One that is held by this directory's kactor is told of by the lock.

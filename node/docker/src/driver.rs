@@ -387,12 +387,16 @@ impl Inner {
         let usage = memory.usage.unwrap_or_default();
         let detail = memory.stats.unwrap_or_default();
         // v1's name, then v2's.
-        let inactive = detail.get("total_inactive_file").or(detail.get("inactive_file"));
+        let first = |names: [&str; 2]| names.iter().find_map(|it| detail.get(*it)).copied();
+        let inactive = first(["total_inactive_file", "inactive_file"]);
         let cpu = it.cpu_stats.and_then(|it| it.cpu_usage).and_then(|it| it.total_usage);
         Ok(ContainerStats {
             cpu_usage_ns: cpu.unwrap_or_default(),
             memory_usage_bytes: usage,
-            memory_working_set_bytes: usage.saturating_sub(inactive.copied().unwrap_or_default()),
+            memory_working_set_bytes: usage.saturating_sub(inactive.unwrap_or_default()),
+            memory_rss_bytes: first(["total_rss", "anon"]).unwrap_or_default(),
+            page_faults: first(["total_pgfault", "pgfault"]).unwrap_or_default(),
+            major_page_faults: first(["total_pgmajfault", "pgmajfault"]).unwrap_or_default(),
             n_processes: it.pids_stats.and_then(|it| it.current).unwrap_or_default(),
         })
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::future::{Either, select};
 use kactor_protocol::ids::ReplicaId;
-use kactor_protocol::store::ProposeError;
+use kactor_protocol::store::{ProposeError, Write};
 use kactor_protocol::time::Deadline;
 use kactor_runtime::env::{Env, Lane, TaskHandle};
 use kactor_state::{ClusterState, Command, FEATURE_LEVEL_MAX, Outcome};
@@ -355,6 +355,10 @@ impl RaftLog {
         WriteState::Open
     }
 
+    fn has_segment(&self) -> bool {
+        !self.writer.stats.is_full.load(Ordering::Relaxed)
+    }
+
     /// Keeps the journal from growing while checkpoints are slow: waits for one, as long as the caller can wait. What
     /// is refused here was not proposed.
     async fn room(&self, deadline: Deadline) -> Result<(), ProposeError> {
@@ -382,6 +386,17 @@ impl RaftLog {
     }
 }
 
+/// Compaction, and deletions, without which nobody could make room by way of the API.
+fn frees_space(command: &Command) -> bool {
+    match command {
+        Command::Compact { .. } => true,
+        Command::Transact { propose, .. } => {
+            propose.writes.iter().all(|it| matches!(it, Write::Delete { .. }))
+        }
+        _ => false,
+    }
+}
+
 /// What the journal forgot must be in the applied state.
 fn check_meet(applied: Option<u64>, recovered: &Recovered) -> Result<(), AppliedError> {
     match recovered.purged.map(|it| it.index) {
@@ -400,8 +415,9 @@ impl Log for RaftLog {
                 self.room(deadline).await?;
                 self.write(command).await
             }
-            // What gives space back is taken on a full disk too: compaction.
-            WriteState::Full { .. } if matches!(command, Command::Compact { .. }) => {
+            // While there is room in the journal, what gives space back is taken on a full disk too.
+            WriteState::Full { .. } if self.has_segment() && frees_space(&command) => {
+                self.room(deadline).await?;
                 self.write(command).await
             }
             WriteState::Full { .. } => Err(ProposeError::Full),

@@ -3,18 +3,18 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests, where a panic is the failure")]
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use kactor_protocol::ids::{Revision, Uid};
-use kactor_protocol::store::{Key, Precondition, Propose, Value, Write};
+use kactor_protocol::store::{Key, Precondition, Propose, ProposeError, Value, Write};
 use kactor_protocol::time::{Deadline, Timestamp};
-use kactor_replica::applied::{AppliedStore, SledStore};
+use kactor_replica::applied::{AppliedError, AppliedMeta, AppliedStore, Loaded, Rows, SledStore};
 use kactor_replica::data_dir::{DataDirError, DirLock, Identity};
 use kactor_replica::{NoPeers, Replica, ReplicaConfig, snapshot_file};
 use kactor_runtime::env::{Env, Machine};
-use kactor_state::Command;
+use kactor_state::{ClusterState, Command, RangeSum};
 use kactor_store::Store;
 
 fn identity(cluster: &str) -> Identity {
@@ -23,7 +23,18 @@ fn identity(cluster: &str) -> Identity {
 
 async fn start(env: &Env, dir: &Path, cluster: &str) -> Replica {
     let applied = Box::new(SledStore::open(&dir.join("applied")).unwrap());
-    let mut config = ReplicaConfig::new(identity(cluster), dir.to_owned());
+    let config = ReplicaConfig::new(identity(cluster), dir.to_owned());
+    started(env, config, applied).await
+}
+
+/// With a small journal.
+async fn start_with(env: &Env, dir: &Path, applied: Box<dyn AppliedStore>) -> Replica {
+    let mut config = ReplicaConfig::new(identity("c1"), dir.to_owned());
+    config.segment_bytes = SEGMENT_BYTES;
+    started(env, config, applied).await
+}
+
+async fn started(env: &Env, mut config: ReplicaConfig, applied: Box<dyn AppliedStore>) -> Replica {
     config.reserve_bytes = 1 << 20;
     let replica = Replica::start(env.clone(), config, applied, Arc::new(NoPeers)).await.unwrap();
     let mut leadership = replica.store().leadership();
@@ -53,12 +64,16 @@ async fn wait_until(env: &Env, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Compacts everything and waits for a checkpoint to be on disk.
-async fn compact_and_checkpoint(env: &Env, replica: &Replica) {
+async fn compact(env: &Env, replica: &Replica) {
     let store = replica.store();
     let deadline = Deadline::after(env.monotonic(), Duration::from_secs(60));
     let command = Command::Compact { now: env.wall(), revision: store.revision() };
     store.submit(command, deadline).await.unwrap();
+}
+
+/// Compacts everything and waits for a checkpoint to be on disk.
+async fn compact_and_checkpoint(env: &Env, replica: &Replica) {
+    compact(env, replica).await;
     replica.checkpoint().await.unwrap();
 }
 
@@ -92,6 +107,12 @@ fn a_restart_reads_the_checkpoint_and_the_journals_tail() {
         .unwrap();
 }
 
+/// Small, so that its bounds are met after few writes.
+const SEGMENT_BYTES: u64 = 2 << 20;
+/// The journal's bound (eight full segments, the one that is written, two spares), and one that is being made.
+const JOURNAL_BYTES_MAX: u64 = 12 * SEGMENT_BYTES;
+
+/// Nobody waits for a checkpoint here: bytes alone make them due.
 #[test]
 fn disk_use_stays_bounded_under_churn() {
     let machine = Machine::with_gateway_lanes(1);
@@ -99,24 +120,112 @@ fn disk_use_stays_bounded_under_churn() {
     let folder = tempfile::tempdir().unwrap();
     let (most, live) = machine
         .block_on(async {
-            let replica = start(&env, folder.path(), "c1").await;
+            let applied = Box::new(SledStore::open(&folder.path().join("applied")).unwrap());
+            let replica = start_with(&env, folder.path(), applied).await;
             let mut most = 0;
-            for round in 0..12_u8 {
+            for round in 0..24_u8 {
                 for nth in 0..40 {
                     write(&env, replica.store(), &format!("a{nth}"), vec![b'a' + round; 250_000])
                         .await;
+                    most = most.max(bytes_under(folder.path()));
                 }
-                compact_and_checkpoint(&env, &replica).await;
-                most = most.max(bytes_under(folder.path()));
+                compact(&env, &replica).await;
             }
             let live = replica.store().table().read().live_bytes();
             replica.stop().await;
             (most, live)
         })
         .unwrap();
-    // 120 MB went through it. The constant: journal segments with their spares, sled's slack, and one rewrite.
+    // 240 MB went through it. The constant: the journal, the past of one round, sled's slack of 32 MiB, and one rewrite.
     println!("live {live} bytes, most on disk {most} bytes");
     assert!(most <= 3 * live + (160 << 20), "{most} bytes on disk for {live} live ones");
+}
+
+/// An applied store whose disk stands still until it is let go.
+struct Gated {
+    store: SledStore,
+    gate: Arc<(Mutex<bool>, Condvar)>,
+}
+
+impl Gated {
+    fn pass(&self) {
+        let (open, told) = &*self.gate;
+        drop(told.wait_while(open.lock().unwrap(), |open| !*open).unwrap());
+    }
+}
+
+impl AppliedStore for Gated {
+    fn load(&mut self) -> Result<Option<Loaded>, AppliedError> {
+        self.store.load()
+    }
+
+    fn checkpoint(
+        &mut self,
+        rows: &Rows,
+        meta: &AppliedMeta,
+        sum: RangeSum,
+    ) -> Result<(), AppliedError> {
+        self.pass();
+        self.store.checkpoint(rows, meta, sum)
+    }
+
+    fn replace(&mut self, state: &ClusterState, meta: &AppliedMeta) -> Result<(), AppliedError> {
+        self.pass();
+        self.store.replace(state, meta)
+    }
+
+    fn bytes_on_disk(&self) -> u64 {
+        self.store.bytes_on_disk()
+    }
+}
+
+async fn try_write(env: &Env, store: &Store, name: &str) -> Result<(), ProposeError> {
+    let deadline = Deadline::after(env.monotonic(), Duration::from_secs(1));
+    store.propose(Propose::one(put(name, vec![b'x'; 100_000])), deadline).await.map(drop)
+}
+
+#[test]
+fn writes_wait_for_a_slow_checkpoint_and_the_journal_takes_only_so_much() {
+    let machine = Machine::with_gateway_lanes(1);
+    let env = machine.env().clone();
+    let folder = tempfile::tempdir().unwrap();
+    let gate = Arc::new((Mutex::new(false), Condvar::new()));
+    let journal = folder.path().join("journal");
+    machine
+        .block_on(async {
+            let store = SledStore::open(&folder.path().join("applied")).unwrap();
+            let applied = Box::new(Gated { store, gate: gate.clone() });
+            let replica = start_with(&env, folder.path(), applied).await;
+            let store = replica.store();
+            let mut n_written = 0;
+            let refused = loop {
+                assert!(n_written < 400, "the journal takes everything");
+                match try_write(&env, store, &format!("a{n_written}")).await {
+                    Ok(()) => n_written += 1,
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!(refused, ProposeError::Overloaded);
+            assert!(!refused.outcome_is_unknown(), "what waited for room was not proposed");
+            assert!(n_written > 100, "only {n_written} writes were taken");
+            assert!(bytes_under(&journal) <= JOURNAL_BYTES_MAX, "{}", bytes_under(&journal));
+            let trouble = store.status().trouble.unwrap_or_default();
+            assert!(trouble.contains("disk is slow"), "{trouble:?}");
+            let key = |nth| Key::new("", "configmaps", "default", &format!("a{nth}")).unwrap();
+            assert!(store.get(&key(0)).is_some(), "reads go on");
+            assert!(store.get(&key(n_written)).is_none(), "what was refused is not there");
+            *gate.0.lock().unwrap() = true;
+            gate.1.notify_all();
+            while try_write(&env, store, "after").await == Err(ProposeError::Overloaded) {}
+            assert_eq!(store.status().trouble, None);
+            let before = store.table().read().checksums().clone();
+            replica.stop().await;
+            wait_until(&env, || SledStore::open(&folder.path().join("applied")).is_ok()).await;
+            let replica = start(&env, folder.path(), "c1").await;
+            assert_eq!(*replica.store().table().read().checksums(), before);
+            replica.stop().await;
+        })
+        .unwrap();
 }
 
 fn bytes_under(folder: &Path) -> u64 {
