@@ -52,7 +52,7 @@ pub enum Command {
     Repl(ConnectArgs),
     #[command(flatten)]
     Look(Look),
-    /// Images of the embedded driver: import a tarball, list, remove.
+    /// Images of the node: import a tarball, list, remove.
     #[command(subcommand)]
     Image(ImageCommand),
     /// Save the whole cluster to a file, and restore it on a blank host.
@@ -185,6 +185,8 @@ pub enum Output {
 pub enum Runtime {
     /// Real containers, without a daemon. Needs root.
     Embedded,
+    /// Containers of the Docker Engine of this machine (DOCKER_HOST, else /var/run/docker.sock). Needs root.
+    Docker,
     /// Pods that pretend to run: for tests, demos, scale. Needs no root.
     Hollow,
     /// A control plane without a node. Needs no root.

@@ -129,6 +129,10 @@ impl Cluster {
                 let (node, services) = (&plan.node_name, &plan.service_cidr);
                 Some(node_parts::embedded(env, &plan.dir, node, services, DOMAIN)?)
             }
+            Runtime::Docker => {
+                let (node, services) = (&plan.node_name, &plan.service_cidr);
+                Some(node_parts::docker(env, &plan.dir, node, services, DOMAIN).await?)
+            }
         };
         let driver = parts.as_ref().map(|it| it.driver.clone());
         let streams = SessionStreams::new(system.clone());
@@ -338,7 +342,7 @@ impl Rest {
     /// Pods of a hollow node ask nobody, and without a node nobody answers.
     fn dns_served(&self) -> Served {
         match self.plan.runtime {
-            Runtime::Embedded => Served::ByNodes,
+            Runtime::Embedded | Runtime::Docker => Served::ByNodes,
             Runtime::Hollow | Runtime::None => Served::ByNobody,
         }
     }

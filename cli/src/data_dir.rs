@@ -93,6 +93,11 @@ impl DataDir {
         self.root.join("pods")
     }
 
+    /// The docker driver's own notes; it is there if pods ever ran on Docker.
+    pub fn docker(&self) -> PathBuf {
+        self.root.join("docker")
+    }
+
     /// Volumes, in the kubelet's layout.
     pub fn kubelet(&self) -> PathBuf {
         self.root.join("kubelet")

@@ -46,6 +46,7 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
         features(),
         block_on(async { Ok(disk_sync(&env, dir.root()).await) })?,
         disk_free(&env, dir.root()),
+        block_on(async { Ok(docker().await) })?,
         port("API port 6443", 6443, holder.as_ref().filter(|it| it.listen.port() == 6443)),
         port("kubelet port 10250", 10250, holder.as_ref()),
         host_networks(&dir),
@@ -218,6 +219,22 @@ fn features() -> Finding {
         missing.join(" ")
     );
     finding("kernel features", Verdict::Warn, found)
+}
+
+/// Only one runtime needs it, so its absence is no fault.
+async fn docker() -> Finding {
+    let only = "only --runtime docker needs it";
+    let socket = match crate::node_parts::docker_socket() {
+        Ok(socket) => socket,
+        Err(error) => return finding("docker", Verdict::Warn, format!("{error} ({only})")),
+    };
+    match kactor_docker::Engine::connect(&socket).await {
+        Ok(engine) => {
+            let at = socket.display();
+            finding("docker", Verdict::Pass, format!("dockerd {} at {at} ({only})", engine.version))
+        }
+        Err(error) => finding("docker", Verdict::Pass, format!("{error} ({only})")),
+    }
 }
 
 /// Writes and syncs a small file where the log would be.

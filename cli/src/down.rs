@@ -65,6 +65,7 @@ const OURS: &[&str] = &[
     "logs",
     "images",
     "pods",
+    "docker",
     "kubelet",
     "network",
     "scratch",

@@ -34,10 +34,12 @@ use clap::{CommandFactory, Parser};
 use crate::args::{Cli, Command};
 
 fn main() -> ExitCode {
-    // The hidden command of the pods' shims: before anything that makes a thread or reads a flag.
+    // The hidden commands of the pods' shims and pause containers: before anything that makes a thread or reads a flag.
     let words: Vec<String> = std::env::args().skip(1).collect();
-    if words.first().is_some_and(|it| it == "shim") {
-        return kactor_embedded::shim_main(&words[1..]);
+    match words.first().map(String::as_str) {
+        Some("shim") => return kactor_embedded::shim_main(&words[1..]),
+        Some("pause") => return kactor_docker::pause_main(),
+        _ => {}
     }
     let cli = Cli::parse();
     init_logs(&cli);

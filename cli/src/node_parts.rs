@@ -11,6 +11,7 @@ use kactor_agent::hollow::HollowPorts;
 use kactor_agent::host_volumes::HostVolumes;
 use kactor_agent::perform::LinkedServices;
 use kactor_agent::ports::{NetworkFeed, Plumbing, PodDialer, Prober, VolumeHost};
+use kactor_docker::{DockerConfig, DockerDriver, PauseProgram};
 use kactor_drivers::driver::Driver;
 use kactor_drivers::hollow::HollowDriver;
 use kactor_embedded::{EmbeddedConfig, EmbeddedDriver, ShimProgram};
@@ -56,6 +57,11 @@ pub fn embedded(
     service_cidr: &str,
     domain: &str,
 ) -> anyhow::Result<NodeParts> {
+    anyhow::ensure!(
+        !dir.docker().exists(),
+        "pods of {} run on Docker: use --runtime docker, or remove them with `kactor down --purge`",
+        dir.root().display()
+    );
     let instance = instance(dir);
     let images = ImageStore::open(&dir.images(), Limits::default())
         .with_context(|| format!("opening the images in {}", dir.images().display()))?;
@@ -67,17 +73,58 @@ pub fn embedded(
         shim: ShimProgram::this_program(),
     };
     let driver: Arc<dyn Driver> = Arc::new(EmbeddedDriver::start(config, env.clone())?);
-    let network = Network::new(
-        env.clone(),
-        NetworkConfig {
-            instance,
-            node_name: node_name.to_owned(),
-            service_cidr: service_cidr.to_owned(),
-            domain: domain.to_owned(),
-            data_dir: dir.root().join("network"),
-            resolvers: nameservers(),
-        },
-    )?;
+    around(env, dir, driver, network_config(dir, node_name, service_cidr, domain))
+}
+
+/// Containers of this machine's Docker Engine, in our own pod network.
+pub async fn docker(
+    env: &Env,
+    dir: &DataDir,
+    node_name: &str,
+    service_cidr: &str,
+    domain: &str,
+) -> anyhow::Result<NodeParts> {
+    let has_pods =
+        std::fs::read_dir(dir.pods().join("pods")).is_ok_and(|mut it| it.next().is_some());
+    anyhow::ensure!(
+        !has_pods,
+        "pods of {} run without a daemon: use --runtime embedded, or remove them with `kactor down --purge`",
+        dir.root().display()
+    );
+    let config = DockerConfig {
+        instance: instance(dir),
+        state_dir: dir.docker(),
+        socket: docker_socket()?,
+        pause: PauseProgram::this_program(),
+    };
+    let driver: Arc<dyn Driver> = Arc::new(DockerDriver::start(config, env.clone()).await?);
+    around(env, dir, driver, network_config(dir, node_name, service_cidr, domain))
+}
+
+/// As `DOCKER_HOST` or Docker's default says.
+pub fn docker_socket() -> anyhow::Result<PathBuf> {
+    Ok(kactor_docker::socket_path(std::env::var("DOCKER_HOST").ok().as_deref())?)
+}
+
+fn network_config(dir: &DataDir, node: &str, service_cidr: &str, domain: &str) -> NetworkConfig {
+    NetworkConfig {
+        instance: instance(dir),
+        node_name: node.to_owned(),
+        service_cidr: service_cidr.to_owned(),
+        domain: domain.to_owned(),
+        data_dir: dir.root().join("network"),
+        resolvers: nameservers(),
+    }
+}
+
+/// What real containers have around them, whoever runs them.
+fn around(
+    env: &Env,
+    dir: &DataDir,
+    driver: Arc<dyn Driver>,
+    config: NetworkConfig,
+) -> anyhow::Result<NodeParts> {
+    let network = Network::new(env.clone(), config)?;
     Ok(NodeParts {
         prober: Arc::new(HostProber::new(env.clone(), driver.clone())),
         driver,
@@ -114,6 +161,9 @@ pub fn purge(dir: &DataDir) -> anyhow::Result<()> {
     if nix::unistd::geteuid().is_root() {
         let run = run_dir(&instance);
         kactor_embedded::purge_instance(&instance, &dir.pods(), &run).context("removing pods")?;
+        if dir.docker().exists() {
+            purge_docker(dir, &instance)?;
+        }
         kactor_network::network::purge(&instance).context("removing the pod network")?;
         if run.exists() {
             std::fs::remove_dir_all(&run).with_context(|| format!("removing {}", run.display()))?;
@@ -124,6 +174,15 @@ pub fn purge(dir: &DataDir) -> anyhow::Result<()> {
         unmount_below(dir.root())?;
     }
     Ok(())
+}
+
+/// dockerd must answer, or its containers would stay for ever.
+fn purge_docker(dir: &DataDir, instance: &str) -> anyhow::Result<()> {
+    let (docker, socket, env) = (dir.docker(), docker_socket()?, Env::machine());
+    crate::client::block_on(async {
+        let purged = kactor_docker::purge_instance(instance, &docker, &socket, &env).await;
+        purged.context("removing pods from Docker")
+    })
 }
 
 /// Mounts of volumes that outlived their pods.

@@ -52,12 +52,17 @@ pub fn run(args: &UpArgs) -> anyhow::Result<ExitCode> {
 /// What cannot be, before anything is made: each refusal says what, why and what to do.
 fn check(args: &UpArgs, dir: &DataDir, node_name: &str) -> anyhow::Result<()> {
     check_node_name(node_name)?;
-    if args.runtime == Runtime::Embedded && !nix::unistd::geteuid().is_root() {
+    let makes_containers = match args.runtime {
+        Runtime::Embedded => Some("embedded"),
+        Runtime::Docker => Some("docker"),
+        Runtime::Hollow | Runtime::None => None,
+    };
+    if let Some(runtime) = makes_containers.filter(|_| !nix::unistd::geteuid().is_root()) {
         bail!(
-            "--runtime embedded makes containers and needs root; run as root, or with --runtime hollow or none"
+            "--runtime {runtime} makes containers and needs root; run as root, or with --runtime hollow or none"
         );
     }
-    if args.runtime == Runtime::Embedded
+    if makes_containers.is_some()
         && let Some(why) = crate::doctor::refusal()
     {
         bail!("{why}");
@@ -74,7 +79,14 @@ fn check(args: &UpArgs, dir: &DataDir, node_name: &str) -> anyhow::Result<()> {
         Runtime::Hollow | Runtime::None => Vec::new(), // Their pods have no packets.
         _ => networks::of_host(&crate::node_parts::instance(dir)),
     };
-    networks::check(&args.pod_cidr, &args.service_cidr, &host_networks)
+    networks::check(&args.pod_cidr, &args.service_cidr, &host_networks)?;
+    if args.runtime == Runtime::Docker {
+        crate::client::block_on(async {
+            Ok(kactor_docker::Engine::connect(&crate::node_parts::docker_socket()?).await?)
+        })
+        .context("--runtime docker")?;
+    }
+    Ok(())
 }
 
 /// Before anything is made; whoever takes the port in between is found again when the gateway listens.

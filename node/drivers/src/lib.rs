@@ -4,6 +4,10 @@
 //! agent hands it finished specs (`spec`), plumbs the sandbox's network namespace itself, and reads back
 //! `status`. Every driver passes `suite`; what it cannot do it refuses by name, it never ignores a field.
 
+pub mod capabilities;
+pub mod cgroups;
+pub mod checks;
+pub mod cri_log;
 pub mod driver;
 pub mod error;
 pub mod event;

@@ -64,6 +64,7 @@ pub enum ContainerState {
         finished: Timestamp,
         /// 128 + signal when a signal ended it; 255 when nobody saw its end.
         exit_code: i32,
+        /// `None` also where the driver is told of exit codes only (docker).
         signal: Option<i32>,
         reason: ExitReason,
         /// Why it did not start, for `StartFailed`; else empty.

@@ -31,6 +31,9 @@ pub const BUSYBOX_IMAGE: &str = "docker.io/kactor/busybox:test";
 /// Looks for traces of a pod's uid on the machine.
 pub type Leftovers = Box<dyn Fn(&str) -> Vec<String> + Send + Sync>;
 
+/// Makes a new driver over the same state.
+pub type Restart = Box<dyn Fn() -> LocalBoxFuture<'static, Arc<dyn Driver>>>;
+
 /// A driver under test.
 pub struct Subject {
     pub driver: Arc<dyn Driver>,
@@ -38,7 +41,7 @@ pub struct Subject {
     /// A folder of the test's own on disk, for logs and volumes.
     pub dir: PathBuf,
     /// A new driver over the same state, as after a restart of the agent.
-    pub restart: Box<dyn Fn() -> Arc<dyn Driver> + Send + Sync>,
+    pub restart: Restart,
     /// What is still on the machine of a pod's uid, for people to read.
     pub leftovers: Leftovers,
     /// Cases that this driver pretends, with the reason.

@@ -22,7 +22,10 @@ fn the_hollow_driver_passes_what_it_does_not_pretend() {
         driver: driver.clone(),
         env,
         dir: dir.path().to_owned(),
-        restart: Box::new(move || driver.clone() as Arc<dyn Driver>),
+        restart: Box::new(move || {
+            let driver = driver.clone() as Arc<dyn Driver>;
+            Box::pin(async { driver })
+        }),
         leftovers: Box::new(|_| Vec::new()),
         pretends: names.map(|it| (it, "pretends: it runs no process")).collect(),
     };

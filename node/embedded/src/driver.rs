@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::FutureExt;
+use kactor_drivers::checks;
 use kactor_drivers::{
     AttachSpec, ContainerId, ContainerSpec, ContainerState, ContainerStats, Driver, DriverError,
     DriverEvent, EventFeed, Events, ExecSession, ExecSpec, Image, RegistryAuth, SandboxId,
@@ -20,7 +21,7 @@ use kactor_runtime::env::{Command, Env, Lane};
 
 use crate::cgroups::{Hierarchy, pod_path};
 use crate::config_json::DRIVER;
-use crate::layout::{Layout, check_names, container_dir_name};
+use crate::layout::{Layout, container_dir_name};
 use crate::protocol::{KillScope, RefusedKind, Reply, Request};
 use crate::sealed::SealedProgram;
 
@@ -107,8 +108,8 @@ impl EmbeddedDriver {
         }
         let sealed = SealedProgram::copy(&config.shim.program)
             .map_err(|it| io("copying the shim's program", it))?;
-        let bounding =
-            prepare::bounding_capabilities().map_err(|it| io("reading our capabilities", it))?;
+        let bounding = kactor_drivers::capabilities::bounding()
+            .map_err(|it| io("reading our capabilities", it))?;
         let driver = Self {
             inner: Arc::new(Inner {
                 instance: config.instance,
@@ -358,7 +359,7 @@ impl Driver for EmbeddedDriver {
     }
 
     async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<SandboxStatus, DriverError> {
-        check_names(&spec.id, None)?;
+        checks::names(&spec.id, None)?;
         let id = spec.id.clone();
         let spec = spec.clone();
         self.blocking(move |inner| inner.prepare_sandbox(&spec)).await?;
@@ -372,7 +373,7 @@ impl Driver for EmbeddedDriver {
     }
 
     async fn remove_sandbox(&self, id: &SandboxId) -> Result<(), DriverError> {
-        check_names(id, None)?;
+        checks::names(id, None)?;
         let id = id.clone();
         self.blocking(move |inner| inner.remove_sandbox(&id)).await
     }
@@ -382,7 +383,7 @@ impl Driver for EmbeddedDriver {
     }
 
     async fn sandbox(&self, id: &SandboxId) -> Result<SandboxStatus, DriverError> {
-        check_names(id, None)?;
+        checks::names(id, None)?;
         let id = id.clone();
         self.blocking(move |inner| {
             inner.sandbox(&id)?.ok_or_else(|| DriverError::NoSandbox(id.clone()))
@@ -391,13 +392,13 @@ impl Driver for EmbeddedDriver {
     }
 
     async fn create_container(&self, spec: &ContainerSpec) -> Result<(), DriverError> {
-        check_names(&spec.id.sandbox, Some(&spec.id))?;
+        checks::names(&spec.id.sandbox, Some(&spec.id))?;
         let spec = spec.clone();
         self.blocking(move |inner| inner.prepare_container(&spec)).await
     }
 
     async fn start_container(&self, id: &ContainerId) -> Result<(), DriverError> {
-        check_names(&id.sandbox, Some(id))?;
+        checks::names(&id.sandbox, Some(id))?;
         match self.state(id).await? {
             None => return Err(DriverError::NoContainer(id.clone())),
             Some(ContainerState::Created) => {}
@@ -414,7 +415,7 @@ impl Driver for EmbeddedDriver {
     }
 
     async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<(), DriverError> {
-        check_names(&id.sandbox, Some(id))?;
+        checks::names(&id.sandbox, Some(id))?;
         if !matches!(self.state(id).await?, Some(ContainerState::Running { .. })) {
             return Ok(());
         }
@@ -443,7 +444,7 @@ impl Driver for EmbeddedDriver {
     }
 
     async fn remove_container(&self, id: &ContainerId) -> Result<(), DriverError> {
-        check_names(&id.sandbox, Some(id))?;
+        checks::names(&id.sandbox, Some(id))?;
         self.stop_container(id, Duration::ZERO).await?;
         let forget = Request::Forget { container: container_dir_name(id) };
         match self.ask(id, forget).await {
@@ -456,7 +457,7 @@ impl Driver for EmbeddedDriver {
     }
 
     async fn stats(&self, id: &ContainerId) -> Result<ContainerStats, DriverError> {
-        check_names(&id.sandbox, Some(id))?;
+        checks::names(&id.sandbox, Some(id))?;
         let id = id.clone();
         self.blocking(move |inner| {
             let status = inner.sandbox(&id.sandbox)?;
@@ -471,12 +472,12 @@ impl Driver for EmbeddedDriver {
     }
 
     async fn rotate_log(&self, id: &ContainerId) -> Result<(), DriverError> {
-        check_names(&id.sandbox, Some(id))?;
+        checks::names(&id.sandbox, Some(id))?;
         self.ask(id, Request::RotateLog { container: container_dir_name(id) }).await
     }
 
     async fn exec(&self, id: &ContainerId, spec: &ExecSpec) -> Result<ExecSession, DriverError> {
-        check_names(&id.sandbox, Some(id))?;
+        checks::names(&id.sandbox, Some(id))?;
         if spec.command.is_empty() {
             let why = "it names no program".to_owned();
             return Err(DriverError::Invalid { field: "command", why });
@@ -498,7 +499,7 @@ impl Driver for EmbeddedDriver {
         id: &ContainerId,
         spec: &AttachSpec,
     ) -> Result<ExecSession, DriverError> {
-        check_names(&id.sandbox, Some(id))?;
+        checks::names(&id.sandbox, Some(id))?;
         let stdin = spec.stdin != Stdin::Closed;
         let request = Request::Attach { container: container_dir_name(id), stdin };
         self.session(id, request, spec.stdin).await

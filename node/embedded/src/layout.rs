@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kactor_drivers::{ContainerId, DriverError, SandboxId};
+use kactor_drivers::{ContainerId, SandboxId};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
@@ -121,31 +121,6 @@ impl ContainerLayout {
     }
 }
 
-/// Refuses ids that are no single harmless folder name.
-pub fn check_names(
-    sandbox: &SandboxId,
-    container: Option<&ContainerId>,
-) -> Result<(), DriverError> {
-    if !is_name(&sandbox.0, 128) {
-        let why = format!("{:?} is no uid", sandbox.0);
-        return Err(DriverError::Invalid { field: "metadata.uid", why });
-    }
-    match container {
-        Some(it) if !is_name(&it.name, 63) || it.name.contains('.') => {
-            let why = format!("{:?} is no DNS label", it.name);
-            Err(DriverError::Invalid { field: "containers[].name", why })
-        }
-        _ => Ok(()),
-    }
-}
-
-fn is_name(text: &str, bytes_max: usize) -> bool {
-    !text.is_empty()
-        && text.len() <= bytes_max
-        && !text.starts_with('.')
-        && text.bytes().all(|it| it.is_ascii_alphanumeric() || b"-_.".contains(&it))
-}
-
 /// Reads a JSON file of ours; `None` if it is absent or, after a power loss, no JSON.
 pub fn read_json<T: for<'a> serde::Deserialize<'a>>(path: &Path) -> Option<T> {
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
@@ -157,22 +132,4 @@ pub fn write_json<T: serde::Serialize>(path: &Path, value: &T) -> std::io::Resul
     let beside = path.with_extension("partial");
     std::fs::write(&beside, bytes)?;
     std::fs::rename(beside, path)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_that_are_paths_are_refused() {
-        let pod = |text: &str| SandboxId(text.to_owned());
-        for bad in ["", ".", "..", "a/b", "../x", ".hidden", "a\0b", &"x".repeat(200)] {
-            assert!(check_names(&pod(bad), None).is_err(), "{bad:?}");
-        }
-        let id = |name: &str| ContainerId { sandbox: pod("u"), name: name.to_owned(), attempt: 0 };
-        for bad in ["", "a.b", "a/b", "..", &"x".repeat(64)] {
-            assert!(check_names(&pod("u-1"), Some(&id(bad))).is_err(), "{bad:?}");
-        }
-        assert!(check_names(&pod("0c9b-1"), Some(&id("web-1"))).is_ok());
-    }
 }

@@ -5,7 +5,6 @@
 //! runs the containers and writes down what became of them. All that they share is `protocol` (frozen at v1) and the
 //! folders of `layout`; so a pod outlives its agent, and a new agent finds it by looking.
 
-pub mod cgroups;
 pub mod config_json;
 pub mod driver;
 pub mod layout;
@@ -13,6 +12,8 @@ pub mod protocol;
 pub mod sealed;
 pub mod shim;
 pub mod user;
+
+pub(crate) use kactor_drivers::cgroups;
 
 pub use driver::{EmbeddedConfig, EmbeddedDriver, ShimProgram, purge_instance};
 pub use shim::shim_main;

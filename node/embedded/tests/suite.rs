@@ -138,7 +138,10 @@ fn the_embedded_driver_passes_the_suite() {
                 driver: driver.clone(),
                 env,
                 dir: dir.path().to_owned(),
-                restart: Box::new(make),
+                restart: Box::new(move || {
+                    let driver = make();
+                    Box::pin(async { driver })
+                }),
                 leftovers: Box::new(move |uid| leftovers(uid, &looked_at)),
                 pretends: BTreeMap::new(),
             };

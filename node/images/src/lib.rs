@@ -10,6 +10,7 @@ pub mod command;
 pub mod digest;
 pub mod elf;
 pub mod error;
+pub mod export;
 pub mod layer;
 pub mod manifest;
 pub mod reference;

@@ -29,11 +29,19 @@ pub enum Runtime {
     None,
     /// Real containers: needs root, and `purge` at the end.
     Embedded,
+    /// The same with the Docker Engine that `DOCKER_HOST` or the default socket leads to.
+    Docker,
 }
 
 impl Runtime {
+    /// Whether something is made on the host that must be removed.
+    fn is_real(self) -> bool {
+        matches!(self, Runtime::Embedded | Runtime::Docker)
+    }
+
     fn flag(self) -> &'static str {
         match self {
+            Runtime::Docker => "docker",
             Runtime::Embedded => "embedded",
             Runtime::Hollow => "hollow",
             Runtime::None => "none",
@@ -73,7 +81,7 @@ impl Cluster {
         for it in ["home", "logs"] {
             std::fs::create_dir(folder.path().join(it)).expect("the folder is new");
         }
-        let network = (runtime == Runtime::Embedded).then(NetworkSlot::free);
+        let network = runtime.is_real().then(NetworkSlot::free);
         Self { folder, port: Port::free(), runtime, variables: Vec::new(), network, child: None }
     }
 
@@ -270,7 +278,7 @@ impl Drop for Cluster {
             let _ = child.kill();
             let _ = child.wait();
         }
-        if self.runtime == Runtime::Embedded {
+        if self.runtime.is_real() {
             let purged = self.kactor(&["down", "--purge"]);
             if !purged.is_ok() && !std::thread::panicking() {
                 panic!("`kactor down --purge` failed: {}", purged.both());

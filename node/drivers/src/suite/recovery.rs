@@ -10,7 +10,7 @@ pub(super) async fn found_again(stage: &Stage<'_>) -> Checked {
     stage.begin(&spec).await?;
     stage.log_has(&spec, "tick 1").await?;
     let before = stage.status(&spec.id).await?;
-    let driver = (stage.subject.restart)();
+    let driver = (stage.subject.restart)().await;
     let listed = driver.list().await.map_err(said)?;
     let pod = listed.into_iter().find(|it| it.spec.id == stage.pod().id);
     let pod = pod.ok_or("the pod is not listed")?;
@@ -37,7 +37,7 @@ pub(super) async fn ended_while_away(stage: &Stage<'_>) -> Checked {
     // Nobody asks the driver anything while it ends; the log is the container's own sign.
     std::fs::write(dir.join("on"), "").map_err(|it| it.to_string())?;
     stage.log_has(&spec, "last words").await?;
-    let driver = (stage.subject.restart)();
+    let driver = (stage.subject.restart)().await;
     let state = stage
         .until("the new driver knows the end", async || {
             let pod = driver.sandbox(&spec.id.sandbox).await.map_err(said)?;

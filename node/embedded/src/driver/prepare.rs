@@ -1,11 +1,11 @@
 //! Making a sandbox's and a container's folders: everything that stands before the shim is asked.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use kactor_drivers::checks;
 use kactor_drivers::{
     ContainerSpec, DriverError, IpcMode, NetworkMode, PidMode, SandboxSpec, Seccomp, Stdin,
     Terminal,
@@ -25,9 +25,6 @@ use crate::protocol::{
 };
 use crate::user::identity;
 
-/// Bound of annotations and of everything else that is only kept.
-const NOTES_BYTES_MAX: usize = 64 * 1024;
-
 fn doing(what: impl Into<String>) -> impl FnOnce(io::Error) -> DriverError {
     let what = what.into();
     move |error| DriverError::io(what, error)
@@ -35,7 +32,7 @@ fn doing(what: impl Into<String>) -> impl FnOnce(io::Error) -> DriverError {
 
 impl Inner {
     pub(super) fn prepare_sandbox(&self, spec: &SandboxSpec) -> Result<(), DriverError> {
-        check_sandbox(spec)?;
+        checks::sandbox(DRIVER, spec)?;
         let pod = self.layout.pod(&spec.id);
         if pod.sandbox_json().exists() {
             return Err(DriverError::Exists { what: format!("sandbox {}", spec.id) });
@@ -180,37 +177,7 @@ impl NamespacePaths for PodLayout {
     }
 }
 
-fn check_sandbox(spec: &SandboxSpec) -> Result<(), DriverError> {
-    let is_label = |it: u8| it.is_ascii_alphanumeric() || it == b'-' || it == b'.';
-    let name = &spec.hostname;
-    if name.is_empty() || name.len() > 64 || !name.bytes().all(is_label) {
-        let why = format!("{name:?} is no host name of at most 64 bytes");
-        return Err(DriverError::Invalid { field: "spec.hostname", why });
-    }
-    for name in spec.sysctls.keys() {
-        let scoped = name.starts_with("net.") && spec.network == NetworkMode::Pod
-            || (name.starts_with("kernel.shm")
-                || name.starts_with("kernel.msg")
-                || name == "kernel.sem"
-                || name.starts_with("fs.mqueue."))
-                && spec.ipc == IpcMode::Pod;
-        if !scoped || name.contains('/') || name.contains("..") {
-            let why = format!("{name} would change the host's kernel");
-            return Err(DriverError::Unsupported {
-                driver: DRIVER,
-                field: "securityContext.sysctls",
-                why,
-            });
-        }
-    }
-    check_notes(&spec.annotations)
-}
-
 fn check_container(spec: &ContainerSpec) -> Result<(), DriverError> {
-    if !spec.log_path.is_absolute() {
-        let why = format!("{} is not absolute", spec.log_path.display());
-        return Err(DriverError::Invalid { field: "log_path", why });
-    }
     if let Seccomp::Localhost(path) = &spec.security.seccomp {
         let why = format!("profile {}: only RuntimeDefault is built in", path.display());
         return Err(DriverError::Unsupported {
@@ -219,18 +186,7 @@ fn check_container(spec: &ContainerSpec) -> Result<(), DriverError> {
             why,
         });
     }
-    check_notes(&spec.annotations)
-}
-
-fn check_notes(notes: &std::collections::BTreeMap<String, String>) -> Result<(), DriverError> {
-    let n_bytes: usize = notes.iter().map(|(key, value)| key.len() + value.len()).sum();
-    match n_bytes > NOTES_BYTES_MAX {
-        true => Err(DriverError::Invalid {
-            field: "annotations",
-            why: format!("{n_bytes} bytes; at most {NOTES_BYTES_MAX} are kept"),
-        }),
-        false => Ok(()),
-    }
+    checks::container(spec)
 }
 
 /// The container's, else the image's, else `/`; made in the root if the image has no such folder.
@@ -288,59 +244,6 @@ fn signal_number(name: Option<&str>) -> Result<i32, DriverError> {
     })
 }
 
-/// Names with `CAP_` that this process has in its bounding set.
-pub fn bounding_capabilities() -> io::Result<BTreeSet<String>> {
-    const NAMES: [&str; 41] = [
-        "CHOWN",
-        "DAC_OVERRIDE",
-        "DAC_READ_SEARCH",
-        "FOWNER",
-        "FSETID",
-        "KILL",
-        "SETGID",
-        "SETUID",
-        "SETPCAP",
-        "LINUX_IMMUTABLE",
-        "NET_BIND_SERVICE",
-        "NET_BROADCAST",
-        "NET_ADMIN",
-        "NET_RAW",
-        "IPC_LOCK",
-        "IPC_OWNER",
-        "SYS_MODULE",
-        "SYS_RAWIO",
-        "SYS_CHROOT",
-        "SYS_PTRACE",
-        "SYS_PACCT",
-        "SYS_ADMIN",
-        "SYS_BOOT",
-        "SYS_NICE",
-        "SYS_RESOURCE",
-        "SYS_TIME",
-        "SYS_TTY_CONFIG",
-        "MKNOD",
-        "LEASE",
-        "AUDIT_WRITE",
-        "AUDIT_CONTROL",
-        "SETFCAP",
-        "MAC_OVERRIDE",
-        "MAC_ADMIN",
-        "SYSLOG",
-        "WAKE_ALARM",
-        "BLOCK_SUSPEND",
-        "AUDIT_READ",
-        "PERFMON",
-        "BPF",
-        "CHECKPOINT_RESTORE",
-    ];
-    let status = fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|it| it.strip_prefix("CapBnd:"));
-    let bits = line.and_then(|it| u64::from_str_radix(it.trim(), 16).ok());
-    let bits = bits.ok_or_else(|| io::Error::other("/proc/self/status has no CapBnd"))?;
-    let held = NAMES.iter().enumerate().filter(|(bit, _)| bits & (1 << bit) != 0);
-    Ok(held.map(|(_, name)| format!("CAP_{name}")).collect())
-}
-
 /// The host's device nodes directly in /dev, for a privileged container.
 fn host_devices(privileged: bool) -> Vec<Device> {
     if !privileged {
@@ -389,23 +292,5 @@ mod tests {
         for bad in ["SIGNOPE", "0", "65", "RTMIN+99"] {
             assert!(signal_number(Some(bad)).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn sysctls_of_the_host_are_refused_by_name() {
-        let mut spec = SandboxSpec::new("u", "n", "p");
-        spec.sysctls.insert("net.ipv4.ip_forward".to_owned(), "1".to_owned());
-        assert!(check_sandbox(&spec).is_ok());
-        spec.network = NetworkMode::Host;
-        assert!(check_sandbox(&spec).is_err());
-        let mut spec = SandboxSpec::new("u", "n", "p");
-        spec.sysctls.insert("vm.swappiness".to_owned(), "1".to_owned());
-        assert!(check_sandbox(&spec).is_err());
-    }
-
-    #[test]
-    fn our_own_capabilities_are_named() {
-        let held = bounding_capabilities().unwrap();
-        assert!(held.iter().all(|it| it.starts_with("CAP_")));
     }
 }

@@ -1,23 +1,15 @@
-//! A container's log file in CRI's format: `<RFC 3339 with nanoseconds> <stream> <P|F> <text>`.
-//!
-//! One file grows to its bound and then becomes `.1`; older ones move up and the last goes. A line longer than
-//! `LINE_BYTES_MAX` is written in parts marked `P`. Format reference: kubernetes design-proposals, "CRI logging".
+//! From what a container writes to the entries of its log file: lines, and parts of lines that are too long.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use kactor_drivers::cri_log::CriLog;
+pub use kactor_drivers::cri_log::LINE_BYTES_MAX;
 use kactor_protocol::Timestamp;
 
-pub const LINE_BYTES_MAX: usize = 16 * 1024;
-
 pub struct Log {
-    path: PathBuf,
-    file: Option<File>,
-    n_bytes: u64,
-    bytes_max: u64,
-    files_max: u32,
+    file: CriLog,
 }
 
 /// One stream's unfinished line.
@@ -27,15 +19,8 @@ pub struct Line {
 }
 
 impl Log {
-    /// Appends to what is there: a restarted attempt has a file of its own name.
     pub fn open(path: &Path, bytes_max: u64, files_max: u32) -> io::Result<Self> {
-        if let Some(dir) = path.parent() {
-            fs::create_dir_all(dir)?;
-        }
-        let file = OpenOptions::new().create(true).append(true).open(path)?;
-        let n_bytes = file.metadata()?.len();
-        let bytes_max = bytes_max.max(LINE_BYTES_MAX as u64 * 2);
-        Ok(Self { path: path.to_owned(), file: Some(file), n_bytes, bytes_max, files_max })
+        Ok(Self { file: CriLog::open(path, bytes_max, files_max)? })
     }
 
     /// Takes output as it comes; whole lines go out. A disk that refuses loses the line, never the container.
@@ -64,36 +49,11 @@ impl Log {
     }
 
     fn write(&mut self, stream: &str, tag: char, text: &[u8]) {
-        let mut bytes = format!("{} {stream} {tag} ", nano(SystemTime::now())).into_bytes();
-        bytes.extend_from_slice(text);
-        bytes.push(b'\n');
-        if self.n_bytes + bytes.len() as u64 > self.bytes_max {
-            let _ = self.rotate(); // If it cannot be renamed, it goes on growing rather than losing lines.
-        }
-        if let Some(file) = &mut self.file
-            && file.write_all(&bytes).is_ok()
-        {
-            self.n_bytes += bytes.len() as u64;
-        }
+        let _ = self.file.write(&nano(SystemTime::now()), stream, tag, text);
     }
 
     pub fn rotate(&mut self) -> io::Result<()> {
-        let numbered = |n: u32| {
-            let mut name = self.path.clone().into_os_string();
-            name.push(format!(".{n}"));
-            PathBuf::from(name)
-        };
-        if self.files_max == 0 {
-            fs::remove_file(&self.path)?;
-        } else {
-            for n in (1..self.files_max).rev() {
-                let _ = fs::rename(numbered(n), numbered(n + 1)); // It need not be there yet.
-            }
-            fs::rename(&self.path, numbered(1))?;
-        }
-        self.file = Some(OpenOptions::new().create(true).append(true).open(&self.path)?);
-        self.n_bytes = 0;
-        Ok(())
+        self.file.rotate()
     }
 }
 
@@ -105,6 +65,8 @@ fn nano(time: SystemTime) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn open(dir: &Path, files_max: u32) -> Log {

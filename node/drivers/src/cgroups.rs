@@ -9,7 +9,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use kactor_drivers::{ContainerStats, QosClass, Resources, SandboxId};
+use crate::spec::{QosClass, Resources, SandboxId};
+use crate::status::ContainerStats;
 
 /// Where the controllers are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -236,8 +237,18 @@ fn child_dirs(dir: &Path) -> Vec<PathBuf> {
     entries.filter(|it| it.file_type().is_ok_and(|it| it.is_dir())).map(|it| it.path()).collect()
 }
 
-/// rmdir from the leaves up: the files in a group are no files to delete.
-fn remove_tree(dir: &Path) -> io::Result<()> {
+/// Where any cgroup tree is mounted, those without controllers (`name=systemd`) too: other runtimes use them.
+pub fn mount_points() -> io::Result<Vec<PathBuf>> {
+    let table = fs::read_to_string("/proc/self/mountinfo")?;
+    let mounted = table.lines().filter_map(|line| {
+        let (mount, about) = line.split_once(" - ")?;
+        about.starts_with("cgroup").then(|| mount.split(' ').nth(4).map(PathBuf::from))?
+    });
+    Ok(mounted.collect())
+}
+
+/// rmdir from the leaves up: the files in a group are no files to delete. Absent is fine.
+pub fn remove_tree(dir: &Path) -> io::Result<()> {
     for child in child_dirs(dir) {
         remove_tree(&child)?;
     }
