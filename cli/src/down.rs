@@ -1,5 +1,6 @@
 //! `kactor down`: stops the kactor of a data directory, and with `--purge` leaves nothing of it on the machine.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -75,6 +76,18 @@ const OURS: &[&str] = &[
     "kactor.lock",
 ];
 
+/// Written beside one of our files by a kactor that was killed before it renamed it.
+fn is_unfinished(name: &str) -> bool {
+    let written = name.rsplit_once(".kactor-").filter(|(_, pid)| pid.parse::<u32>().is_ok());
+    written.is_some_and(|(file, _)| OURS.contains(&file))
+}
+
+fn names(folder: &Path) -> anyhow::Result<Vec<String>> {
+    let entries =
+        std::fs::read_dir(folder).with_context(|| format!("listing {}", folder.display()))?;
+    Ok(entries.flatten().filter_map(|it| it.file_name().into_string().ok()).collect())
+}
+
 /// Removes pods, networks, rules, mounts, our context in kubeconfigs, and this kactor's own files; others' files stay.
 fn purge(dir: &DataDir) -> anyhow::Result<()> {
     let root = dir.root();
@@ -93,7 +106,8 @@ fn purge(dir: &DataDir) -> anyhow::Result<()> {
         println!("removed pods, their networks, rules and mounts");
     }
     kubeconfig_file::forget(dir).iter().for_each(|it| println!("{it}"));
-    for name in OURS {
+    let unfinished = names(root)?.into_iter().filter(|it| is_unfinished(it));
+    for name in unfinished.chain(OURS.iter().map(|it| (*it).to_owned())) {
         let path = root.join(name);
         let removed = if path.is_dir() {
             std::fs::remove_dir_all(&path)
@@ -112,4 +126,20 @@ fn purge(dir: &DataDir) -> anyhow::Result<()> {
         Err(_) => println!("removed kactor's files; {} holds others and stays", root.display()),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_kactor_left_half_written_is_its_own_and_others_files_are_not() {
+        for name in ["admin.kubeconfig.kactor-12", "kubeconfigs.json.kactor-4194304"] {
+            assert!(is_unfinished(name), "{name}");
+        }
+        for name in ["notes", "config.kactor-12", "admin.kubeconfig.kactor-old", "admin.kubeconfig"]
+        {
+            assert!(!is_unfinished(name), "{name}");
+        }
+    }
 }
