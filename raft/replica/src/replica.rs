@@ -200,6 +200,7 @@ impl Replica {
     pub async fn stop(&self) {
         self.log.table.stop();
         let _ = self.log.raft.shutdown().await;
+        self.log.machine.close().await;
     }
 }
 

@@ -96,7 +96,16 @@ pub struct StateMachine {
     env: Env,
     /// Why the applied store takes nothing more; raft ends then, and so must the process.
     pub(crate) broken: watch::Sender<Option<Arc<AppliedError>>>,
+    applied_store: watch::Sender<AppliedStoreIs>,
     space: Space,
+}
+
+/// Whether the applied store is there to be worked on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AppliedStoreIs {
+    Open,
+    Closing,
+    Closed,
 }
 
 /// What status and inspection see of applying and of checkpoints.
@@ -166,7 +175,11 @@ impl StateMachine {
         progress.disk_bytes.store(store.bytes_on_disk(), Ordering::Relaxed);
         progress.made(position.last.map(|it| it.index), None);
         let (disk_work, queue) = mpsc::channel(DISK_WORK_LEN);
-        env.spawn(Lane::Blocking, work_on_disk(store, queue, progress.clone()));
+        let applied_store = watch::Sender::new(AppliedStoreIs::Open);
+        env.spawn(
+            Lane::Blocking,
+            work_on_disk(store, queue, progress.clone(), applied_store.clone()),
+        );
         Self {
             table,
             disk_work,
@@ -175,8 +188,23 @@ impl StateMachine {
             progress,
             env: env.clone(),
             broken: watch::Sender::new(None),
+            applied_store,
             space,
         }
+    }
+
+    /// Lets the applied store go, whatever openraft still holds: a checkpoint that its shutdown cut off keeps a clone of
+    /// this machine for ever, and with it the store would stay open.
+    pub(crate) async fn close(&self) {
+        self.applied_store.send_if_modified(|it| {
+            let is_open = *it == AppliedStoreIs::Open;
+            if is_open {
+                *it = AppliedStoreIs::Closing;
+            }
+            is_open
+        });
+        let mut is = self.applied_store.subscribe();
+        let _ = is.wait_for(|it| *it == AppliedStoreIs::Closed).await;
     }
 
     fn position(&self) -> MutexGuard<'_, Position> {
@@ -275,14 +303,33 @@ impl StateMachine {
 
 /// The applied store's one user. Raft's own tasks only send to it: where they run is openraft's business.
 async fn work_on_disk(
-    mut store: Box<dyn AppliedStore>,
+    store: Box<dyn AppliedStore>,
     mut queue: mpsc::Receiver<(Work, Done)>,
     progress: Arc<Progress>,
+    applied_store: watch::Sender<AppliedStoreIs>,
 ) {
-    while let Some((work, done)) = queue.recv().await {
+    let mut is = applied_store.subscribe();
+    let _closed = Closed(applied_store);
+    let mut store = store; // Let go before that is told, also by a panic.
+    loop {
+        let next = tokio::select! {
+            biased;
+            _ = is.wait_for(|it| *it != AppliedStoreIs::Open) => break,
+            next = queue.recv() => next,
+        };
+        let Some((work, done)) = next else { break };
         let result = work(store.as_mut());
         progress.disk_bytes.store(store.bytes_on_disk(), Ordering::Relaxed);
         let _ = done.send(result);
+    }
+}
+
+/// Says that the applied store was let go.
+struct Closed(watch::Sender<AppliedStoreIs>);
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        self.0.send_replace(AppliedStoreIs::Closed);
     }
 }
 
