@@ -3,40 +3,43 @@
 use kactor_tests::harness::cluster::NODE;
 use kactor_tests::harness::exposition::Page;
 use kactor_tests::harness::rest::Reply;
-use kactor_tests::harness::{Access, Call, Cluster, Connection, Kubectl, wait_until};
+use kactor_tests::harness::{Access, Call, Cluster, Connection, wait_until};
 use serde_json::Value;
 
 /// Where the node says that its kubelet listens.
-pub fn port(kubectl: &Kubectl) -> String {
-    let path = "{.status.daemonEndpoints.kubeletEndpoint.Port}";
+pub fn port_of(cluster: &Cluster) -> u16 {
+    let access = Access::admin(cluster);
     wait_until("the node names its kubelet's port", || {
-        let answer = kubectl.run(&["get", "node", NODE, "-o", &format!("jsonpath={path}")]);
-        match answer.is_ok() && answer.stdout != "0" && !answer.stdout.is_empty() {
-            true => Ok(answer.stdout.trim().to_owned()),
-            false => Err(answer.both()),
-        }
+        let node = ask(&access, &format!("/api/v1/nodes/{NODE}"));
+        let port = node.json()["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64();
+        port.and_then(|it| u16::try_from(it).ok()).ok_or_else(|| node.text())
+    })
+}
+
+fn ask(access: &Access, path: &str) -> Reply {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut connection = Connection::open(access).await.unwrap();
+        connection.send(&Call::get(path)).await.unwrap()
     })
 }
 
 pub struct Kubelet {
     pub address: String,
-    runtime: tokio::runtime::Runtime,
 }
 
 impl Kubelet {
-    pub fn of(kubectl: &Kubectl) -> Self {
-        let address = format!("127.0.0.1:{}", port(kubectl));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        Self { address, runtime }
+    pub fn of(cluster: &Cluster) -> Self {
+        Self::at(port_of(cluster))
+    }
+
+    pub fn at(port: u16) -> Self {
+        Self { address: format!("127.0.0.1:{port}") }
     }
 
     /// The certificate is checked for the node's name.
     pub fn ask(&self, access: Access, path: &str) -> Reply {
-        let access = access.at(&self.address, NODE);
-        self.runtime.block_on(async {
-            let mut connection = Connection::open(&access).await.unwrap();
-            connection.send(&Call::get(path)).await.unwrap()
-        })
+        ask(&access.at(&self.address, NODE), path)
     }
 
     pub fn text(&self, cluster: &Cluster, path: &str) -> String {

@@ -2,10 +2,10 @@
 
 use kactor_tests::harness::cluster::NODE;
 use kactor_tests::harness::kubectl::with_each;
-use kactor_tests::harness::{Access, Cluster, Kubectl, Runtime, wait_until};
+use kactor_tests::harness::{Access, Cluster, Kubectl, Runtime};
 use nix::sys::signal::Signal;
 
-use crate::asking::{Kubelet, port, read};
+use crate::asking::{Kubelet, port_of, read};
 
 fn running(kubectl: &Kubectl, pod: &str) {
     kubectl.ok(&["run", pod, "--image=example.org/app:1"]);
@@ -21,7 +21,7 @@ fn account(kubectl: &Kubectl, name: &str) -> String {
 fn nobody_is_401_a_token_without_rights_403_and_with_them_200() {
     let cluster = Cluster::start(Runtime::Hollow);
     with_each(&cluster, |kubectl| {
-        let kubelet = Kubelet::of(kubectl);
+        let kubelet = Kubelet::of(&cluster);
         let config = cluster.kubeconfig();
         let anonymous = || Access::anonymous(&config).unwrap();
         for path in ["/healthz", "/metrics/resource", "/pods", "/nothing"] {
@@ -45,20 +45,9 @@ fn nobody_is_401_a_token_without_rights_403_and_with_them_200() {
         kubectl.ok(&["create", "clusterrole", &role, "--verb=get", resource]);
         kubectl.ok(&["create", "clusterrolebinding", &role, "--clusterrole", &role, &subject]);
         let scraper = || Access::with_token(&config, &token).unwrap();
-        let right = || {
-            kubectl.run(&[
-                "auth",
-                "can-i",
-                "get",
-                "nodes/metrics",
-                "--as",
-                &format!("system:serviceaccount:{namespace}:scraper"),
-            ])
-        };
-        wait_until("the binding holds", || match right().is_ok() {
-            true => Ok(()),
-            false => Err(right().both()),
-        });
+        let who = format!("--as=system:serviceaccount:{namespace}:scraper");
+        let can = ["auth", "can-i", "get", "nodes", "--subresource=metrics", &who];
+        kubectl.until(&can, |it| it.trim() == "yes");
         for path in ["/metrics/resource", "/metrics/cadvisor", "/metrics", "/metrics/probes"] {
             let reply = kubelet.ask(scraper(), path);
             assert_eq!(reply.code, 200, "{path}: {}", reply.text());
@@ -78,8 +67,8 @@ fn pods_and_their_numbers_are_told_on_every_page() {
     let cluster = Cluster::start(Runtime::Hollow);
     with_each(&cluster, |kubectl| {
         running(kubectl, "web");
-        let kubelet = Kubelet::of(kubectl);
-        let namespace = kubectl.field("pod/web", "{.metadata.namespace}");
+        let kubelet = Kubelet::of(&cluster);
+        let namespace = kubectl.field("pod/web", ".metadata.namespace");
         let of_pod = [("namespace", namespace.as_str()), ("pod", "web"), ("container", "web")];
 
         let page = kubelet.page(&cluster, "/metrics/resource");
@@ -103,7 +92,7 @@ fn pods_and_their_numbers_are_told_on_every_page() {
         let pod = pods.iter().find(|it| it["podRef"]["namespace"] == namespace.as_str()).unwrap();
         assert_eq!(pod["containers"][0]["name"], "web");
 
-        let uid = kubectl.field("pod/web", "{.metadata.uid}");
+        let uid = kubectl.field("pod/web", ".metadata.uid");
         for path in ["/pods", "/runningpods/"] {
             let list = kubelet.json(&cluster, path);
             assert_eq!(list["kind"], "PodList");
@@ -116,7 +105,7 @@ fn pods_and_their_numbers_are_told_on_every_page() {
         }
         assert_eq!(kubelet.page(&cluster, "/metrics").one("kubelet_node_name", &[]).value, 1.0);
         let config = kubelet.json(&cluster, "/configz");
-        assert_eq!(config["kubeletconfig"]["port"].to_string(), port(kubectl));
+        assert_eq!(config["kubeletconfig"]["port"].to_string(), port_of(&cluster).to_string());
         let log =
             kubelet.text(&cluster, &format!("/containerLogs/{namespace}/web/web?tailLines=1"));
         assert_eq!(log, kubectl.ok(&["logs", "web", "--tail=1"]));
@@ -136,15 +125,15 @@ fn kubectl_reaches_the_kubelet_through_the_nodes_proxy_with_the_right_to() {
     let cluster = Cluster::start(Runtime::Hollow);
     with_each(&cluster, |kubectl| {
         running(kubectl, "web");
-        let raw = |path: &str| ["get".to_owned(), "--raw".to_owned(), path.to_owned()];
         let at = |path: &str| format!("/api/v1/nodes/{NODE}/proxy/{path}");
-        let page = kubectl.ok(&raw(&at("metrics/resource")).each_ref().map(String::as_str));
-        let namespace = kubectl.field("pod/web", "{.metadata.namespace}");
+        let page = kubectl.ok(&["get", "--raw", &at("metrics/resource")]);
+        let namespace = kubectl.field("pod/web", ".metadata.namespace");
         let of_pod = [("namespace", namespace.as_str()), ("pod", "web")];
         assert_eq!(read(&page).rows("pod_cpu_usage_seconds_total", &of_pod).len(), 1);
-        let summary = kubectl.json(&raw(&at("stats/summary")).each_ref().map(String::as_str));
+        let summary = kubectl.ok(&["get", "--raw", &at("stats/summary")]);
+        let summary: serde_json::Value = serde_json::from_str(&summary).unwrap();
         assert_eq!(summary["node"]["nodeName"], NODE);
-        let with_port = format!("/api/v1/nodes/https:{NODE}:{}/proxy/healthz", port(kubectl));
+        let with_port = format!("/api/v1/nodes/https:{NODE}:{}/proxy/healthz", port_of(&cluster));
         assert_eq!(kubectl.ok(&["get", "--raw", &with_port]), "ok");
         kubectl.refused(&["get", "--raw", &format!("/api/v1/nodes/{NODE}:1/proxy/healthz")]);
         kubectl.refused(&["get", "--raw", "/api/v1/nodes/none/proxy/healthz"]);
@@ -160,21 +149,13 @@ fn kubectl_reaches_the_kubelet_through_the_nodes_proxy_with_the_right_to() {
 fn two_on_one_machine_have_ports_of_their_own_and_keep_them() {
     let first = Cluster::start(Runtime::Hollow);
     let mut second = Cluster::start(Runtime::Hollow);
-    let port_of = |cluster: &Cluster| {
-        let found = std::cell::Cell::new(0);
-        with_each(cluster, |kubectl| found.set(port(kubectl).parse::<u16>().unwrap()));
-        found.get()
-    };
     let (one, two) = (port_of(&first), port_of(&second));
     assert_ne!(one, two);
     assert!(second.output().contains(&format!("kubelet    https://127.0.0.1:{two}")));
     assert!(second.end(Signal::SIGTERM).success());
     second.restart();
     assert_eq!(port_of(&second), two, "the node is found where it was");
-    with_each(&second, |kubectl| {
-        let kubelet = Kubelet::of(kubectl);
-        assert_eq!(kubelet.text(&second, "/healthz"), "ok");
-    });
+    assert_eq!(Kubelet::at(two).text(&second, "/healthz"), "ok");
 }
 
 #[test]

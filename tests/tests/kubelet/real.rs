@@ -33,8 +33,8 @@ fn a_busy_containers_numbers_grow_and_its_log_and_shell_are_reached() {
     with_each(&cluster, |kubectl| {
         kubectl.give(BUSY);
         kubectl.ok(&["wait", "--for=condition=Ready", "pod/busy", "--timeout=90s"]);
-        let kubelet = Kubelet::of(kubectl);
-        let namespace = kubectl.field("pod/busy", "{.metadata.namespace}");
+        let kubelet = Kubelet::of(&cluster);
+        let namespace = kubectl.field("pod/busy", ".metadata.namespace");
         let main = [("namespace", namespace.as_str()), ("pod", "busy"), ("container", "main")];
 
         let used = || {
