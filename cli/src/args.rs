@@ -321,6 +321,7 @@ pub enum SnapshotCommand {
     )]
     Restore(SnapshotRestoreArgs),
     /// Check a file to its last byte and say what is in it.
+    #[command(after_help = "Example: kactor snapshot inspect /backup/kactor.snapshot")]
     Inspect {
         #[arg(value_name = "FILE")]
         file: PathBuf,
@@ -403,7 +404,8 @@ mod tests {
                     false => {
                         let after = it.get_after_help().map(ToString::to_string);
                         let shown = format!("kactor {}", name);
-                        let after = after.unwrap_or_default().replace(" image ", " ");
+                        let after = after.unwrap_or_default();
+                        let after = after.replace(" image ", " ").replace(" snapshot ", " ");
                         assert!(
                             after.contains(&shown),
                             "{name} has no example of itself: {after:?}"

@@ -100,7 +100,7 @@ impl RunningStore {
 
     /// Without supervision: for a command that opens the store of a stopped kactor.
     pub async fn stop(self) {
-        self.replica.stop().await;
+        self.replica.end().await;
     }
 
     /// Puts it under supervision: from now on it stops with the system, after everybody else.

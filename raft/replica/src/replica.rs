@@ -196,8 +196,13 @@ impl Replica {
         }
     }
 
-    /// Ends this replica's part in the cluster; the process may go on.
-    pub async fn stop(&self) {
+    /// Ends this replica's part in the cluster and lets its directory go; the process may go on.
+    pub async fn stop(self) {
+        self.end().await;
+    }
+
+    /// Ends its part; the directory is held until it is dropped.
+    pub async fn end(&self) {
         self.log.table.stop();
         let _ = self.log.raft.shutdown().await;
         self.log.machine.close().await;

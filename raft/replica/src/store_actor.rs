@@ -54,7 +54,7 @@ impl Actor for StoreActor {
             End::NotAsked => {
                 self.end = End::Ending;
                 let replica = self.replica.clone();
-                let ending = async move { replica.stop().await };
+                let ending = async move { replica.end().await };
                 ctx.spawn(ending.into_actor(self).map(|(), actor, ctx| {
                     actor.end = End::Ended;
                     ctx.stop();
