@@ -201,7 +201,7 @@ impl Replica {
         self.end().await;
     }
 
-    /// Ends its part; the directory is held until it is dropped.
+    /// Ends its part and closes what it holds open.
     pub async fn end(&self) {
         self.log.table.stop();
         let _ = self.log.raft.shutdown().await;

@@ -193,8 +193,8 @@ impl StateMachine {
         }
     }
 
-    /// Lets the applied store go, whatever openraft still holds: a checkpoint that its shutdown cut off keeps a clone of
-    /// this machine for ever, and with it the store would stay open.
+    /// Lets the applied store go, whoever still holds this machine: the replica itself, or a snapshot on its way. Otherwise
+    /// its files stay locked until the last of them is dropped.
     pub(crate) async fn close(&self) {
         self.applied_store.send_if_modified(|it| {
             let is_open = *it == AppliedStoreIs::Open;
