@@ -54,16 +54,24 @@ impl Executor for Execute {
     }
 }
 
+/// The highest signal there is; SIGKILL and SIGSTOP refuse a change, they have none but the default.
+const LAST_SIGNAL: libc::c_long = 64;
+/// The kernel's `struct sigaction`, zeroed: SIG_DFL, no flags, no restorer, an empty mask.
+const DEFAULT_ACTION: [u64; 4] = [0; 4];
+
 /// What the shim blocks and ignores, or whoever started kactor did (`nohup`, a service manager), the program must not;
 /// and it ends when the shim does.
 fn clean_slate() {
-    // SAFETY: sigset_t is initialised by sigemptyset before use; the calls concern this process only.
+    // SAFETY: sigset_t is initialised by sigemptyset before use; the calls concern this process only, and the
+    // action outlives them.
     unsafe {
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
-        for signal in 1..=libc::SIGRTMAX() {
-            libc::signal(signal, libc::SIG_DFL); // Refused for SIGKILL, SIGSTOP and libc's own: they have no other.
+        // Asked of the kernel: libc refuses to touch 32 and 33, its own, which come ignored from some ancestors.
+        for signal in 1..=LAST_SIGNAL {
+            let (size, old) = (size_of::<u64>(), std::ptr::null_mut::<u64>());
+            libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT_ACTION.as_ptr(), old, size);
         }
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
     }
