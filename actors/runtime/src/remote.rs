@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kactor_protocol::codec::{decode, encode};
+use kactor_protocol::codec::decode;
 use kactor_protocol::frame::{Frame, FrameError, FrameKind, Header, Party, Refusal};
 use kactor_protocol::message::{Peer, Row};
 use kactor_protocol::{ActorAddress, Deadline, HostId, Incarnation, LetterId, MessageId, TraceId};
@@ -128,8 +128,8 @@ impl ActorSystem {
                 Err(refusal) => Err(refusal),
             };
             match (header.kind, outcome) {
-                (FrameKind::Ask, Ok(body)) => Some(answer(&header, FrameKind::Reply, body)),
-                (FrameKind::Ask, Err(refusal)) => Some(refuse(&header, &refusal)),
+                (FrameKind::Ask, Ok(body)) => Some(Frame::answer(&header, FrameKind::Reply, body)),
+                (FrameKind::Ask, Err(refusal)) => Some(Frame::refuse(&header, &refusal)),
                 _ => None,
             }
         })
@@ -183,22 +183,5 @@ fn answer_unreadable(error: &FrameError) -> Option<Bytes> {
         to: None,
         from: None,
     };
-    Some(refuse(&header, &Refusal::Unsupported { message, theirs, ours }))
-}
-
-fn refuse(question: &Header, refusal: &Refusal) -> Bytes {
-    let body = encode(refusal).expect("a refusal is a few short texts");
-    answer(question, FrameKind::Refusal, body)
-}
-
-fn answer(question: &Header, kind: FrameKind, body: Bytes) -> Bytes {
-    let header = Header {
-        kind,
-        cause: question.letter,
-        timeout_ms: 0,
-        to: question.from.clone(),
-        from: question.to.clone(),
-        ..*question
-    };
-    Frame { header, body }.encode().expect("the codec bounds the body, names are bounded")
+    Some(Frame::refuse(&header, &Refusal::Unsupported { message, theirs, ours }))
 }

@@ -13,7 +13,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use crate::address::{ActorName, Incarnation, NAME_BYTES_MAX};
-use crate::codec::CODEC_BYTES_MAX;
+use crate::codec::{CODEC_BYTES_MAX, encode};
 use crate::ids::{LetterId, MessageId, TraceId};
 use crate::store::Retry;
 
@@ -73,6 +73,16 @@ pub struct Frame {
     pub body: Bytes,
 }
 
+/// What stands at fixed places of a frame of this version, read without looking at the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peek {
+    pub message: MessageId,
+    /// `None`: a kind of a later version.
+    pub kind: Option<FrameKind>,
+    pub letter: LetterId,
+    pub cause: LetterId,
+}
+
 /// Why bytes are no frame. After `Unsupported` the next frame begins where this one ends; after the others the
 /// stream is of no use.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -97,6 +107,36 @@ impl Frame {
             return Err(FrameError::TooLarge { len_bytes });
         }
         Ok(Some(len_bytes))
+    }
+
+    /// The fixed places of a whole frame; `None` when it is too short to have them.
+    pub fn peek(bytes: &[u8]) -> Option<Peek> {
+        let mut head = bytes.get(LENGTH_BYTES + 2..HEADER_BYTES_MIN)?;
+        let message = MessageId(head.get_u16_le());
+        let kind = FrameKind::ALL.get(usize::from(head.get_u8())).copied();
+        head.advance(1);
+        let letter = LetterId(head.get_u64_le());
+        head.advance(8);
+        Some(Peek { message, kind, letter, cause: LetterId(head.get_u64_le()) })
+    }
+
+    /// The frame that answers a question with a refusal.
+    pub fn refuse(question: &Header, refusal: &Refusal) -> Bytes {
+        let body = encode(refusal).expect("a refusal is a few short texts");
+        Self::answer(question, FrameKind::Refusal, body)
+    }
+
+    /// The frame that answers a question.
+    pub fn answer(question: &Header, kind: FrameKind, body: Bytes) -> Bytes {
+        let header = Header {
+            kind,
+            cause: question.letter,
+            timeout_ms: 0,
+            to: question.from.clone(),
+            from: question.to.clone(),
+            ..*question
+        };
+        Frame { header, body }.encode().expect("the codec bounds the body, names are bounded")
     }
 
     /// The frame's bytes, length field first. Refuses a body above the limit.
