@@ -1,6 +1,5 @@
 //! Links between hosts over real UDP on loopback: order, loss, refusal, renewal.
 #![expect(
-    clippy::disallowed_methods,
     clippy::unwrap_used,
     reason = "the tests stand outside the cluster and stop at the first surprise"
 )]
