@@ -8,6 +8,7 @@ mod hub;
 mod leadership;
 mod log;
 mod maintenance;
+mod members;
 mod model_log;
 mod store;
 mod table;
@@ -21,6 +22,7 @@ pub use kactor_state::{
 pub use leadership::{Leadership, LeadershipState};
 pub use log::{CheckpointStatus, Log, LogStatus, ReadError, StoppedAt, SyncLatency, WriteState};
 pub use maintenance::maintain;
+pub use members::{MemberProgress, Members, MembersError, MembersState};
 pub use model_log::ModelLog;
 pub use store::Store;
 pub use table::Table;
