@@ -16,6 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("actors/gateway", &["actors/api", "actors/runtime", "wire"]),
     ("actors/controllers", &["actors/api", "actors/view", "actors/runtime", "raft/store", "wire"]),
     ("actors/scheduler", &["actors/api", "actors/view", "actors/runtime", "raft/store", "wire"]),
+    ("actors/cluster", &["actors/runtime", "raft/store", "wire"]),
     ("actors/sessions", &["actors/api", "actors/view", "actors/runtime", "raft/store", "wire"]),
     ("node", &["actors/runtime", "wire", "node"]),
     ("simulations", &["node", "actors", "raft", "wire"]),
