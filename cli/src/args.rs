@@ -211,6 +211,9 @@ pub struct UpArgs {
     /// What runs pods.
     #[arg(long, value_enum, default_value = "embedded")]
     pub runtime: Runtime,
+    /// With --runtime hollow: so many nodes, NAME, NAME-2 and so on. For scale tests and demos.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=250))]
+    pub hollow_nodes: u32,
     /// Write the kubeconfig only there, instead of merging it into $KUBECONFIG or ~/.kube/config.
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,

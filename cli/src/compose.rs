@@ -7,18 +7,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
-use kactor_agent::agent_actor::{AgentActor, Session};
-use kactor_agent::downward::NodeFacts;
-use kactor_agent::node_object::{self, Machine};
-use kactor_agent::perform::{Host, NodeConfig};
-use kactor_agent::ports::{ControlPlane, KubeletDoor, PodDialer, Unanswered};
-use kactor_agent::streams_actor::{ControlEnd, StreamsActor as NodeStreamsActor};
-use kactor_agent::token_cache::TokenCache;
 use kactor_api::{Api, ApiConfig, EncryptionKey, Endpoint, ServiceRange};
 use kactor_controllers::cluster_dns::{ClusterDns, Served};
 use kactor_controllers::node_ipam::CidrRange;
@@ -28,17 +21,13 @@ use kactor_gateway::{
     ByteStream, Check, CheckAsked, Gateway, GatewayConfig, ImageOrder, InsightSource, Limits,
     Listener, Pki, ServingNames, Subject,
 };
-use kactor_kubelet::Kubelet;
 use kactor_protocol::insight::{Insight, InsightReply};
-use kactor_protocol::node::{ApiReply, CallApi};
 use kactor_protocol::{HostId, Incarnation, Timestamp};
 use kactor_runtime::env::{Env, Lane, OpenMode};
-use kactor_runtime::{ActorSystem, Asker, Child, Delivery};
+use kactor_runtime::{ActorSystem, Child, Delivery};
 use kactor_sessions::lease_actor::LeaseActor;
 use kactor_sessions::pulses::Pulses;
-use kactor_sessions::session_actor::{AgentLink, SessionActor};
-use kactor_sessions::streams::{NodeLink, SessionStreams};
-use kactor_sessions::streams_actor::StreamsActor;
+use kactor_sessions::streams::SessionStreams;
 use kactor_store::{Store, SyncLatency};
 use kactor_streams::BoxFuture;
 use serde_json::{Value, json};
@@ -48,6 +37,7 @@ use crate::args::Runtime;
 use crate::data_dir::DataDir;
 use crate::kubelet::Seat;
 use crate::node_parts::{self, NodeParts};
+use crate::node_start::{self, NodeStart, Place, start_node};
 use crate::{machine_facts, open_files};
 
 /// What this host shall run.
@@ -59,8 +49,17 @@ pub struct Plan {
     pub kubelet_listen: Option<SocketAddr>,
     pub node_name: String,
     pub runtime: Runtime,
+    /// Nodes of this host; more than one only where pods pretend.
+    pub n_nodes: u32,
     pub pod_cidr: String,
     pub service_cidr: String,
+}
+
+impl Plan {
+    /// As this plan, of another node of the same host: `myhost-2`.
+    fn of_node(&self, nth: u32) -> Self {
+        Self { node_name: format!("{}-{nth}", self.node_name), ..self.clone() }
+    }
 }
 
 /// What runs, once it does.
@@ -83,11 +82,9 @@ pub struct Cluster {
 /// Where tests run, whatever could cross hosts shows that it survives the codec.
 const DELIVERY: Delivery = if cfg!(debug_assertions) { Delivery::Encoded } else { Delivery::Moved };
 /// `cluster.local`, as everywhere.
-const DOMAIN: &str = "cluster.local";
+pub const DOMAIN: &str = "cluster.local";
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 const BOOTSTRAP_MAX: Duration = Duration::from_secs(60);
-/// Room for requests of a node's pods, which come all at once after a restart.
-const SESSION_MAILBOX: u32 = 1024;
 
 impl Cluster {
     /// Starts everything. The futures that sync files are polled here, on the calling thread, before anything serves.
@@ -344,10 +341,10 @@ struct Rest {
 }
 
 impl Rest {
-    fn start(self) -> anyhow::Result<()> {
+    fn start(mut self) -> anyhow::Result<()> {
         let pulses = Pulses::default();
         self.start_control(&pulses).context("starting the controllers")?;
-        let Some((parts, seat)) = self.node else { return Ok(()) };
+        let Some((parts, seat)) = self.node.take() else { return Ok(()) };
         let node = NodeStart {
             system: &self.system,
             api: &self.api,
@@ -356,8 +353,17 @@ impl Rest {
             streams: &self.streams,
             pulses: &pulses,
             kubelet: seat.served.address(),
+            place: Place::Own,
         };
+        node_start::start_arriving_streams(&self.system, &self.streams)?;
         let kubelet = start_node(&node, parts).context("starting the node")?;
+        for nth in 2..=self.plan.n_nodes {
+            let plan = self.plan.of_node(nth);
+            let more = NodeStart { plan: &plan, place: Place::Beside, ..node };
+            let parts = node_parts::hollow(self.system.env());
+            start_node(&more, parts)
+                .with_context(|| format!("starting node {}", plan.node_name))?;
+        }
         seat.serve(self.system.env(), kubelet)
     }
 
@@ -412,140 +418,6 @@ async fn bootstrap(api: &Api) {
         let Err(status) = api.bootstrap(deadline).await else { return };
         tracing::info!(%status, "the default objects could not be written yet; tried again");
         api.env().sleep(Duration::from_millis(50)).await;
-    }
-}
-
-/// The session as the agent sees it.
-struct SessionControl {
-    system: ActorSystem,
-    call: Asker<CallApi>,
-}
-
-/// Until when the session must have answered one request.
-const CALL_MAX: Duration = Duration::from_secs(30);
-
-#[async_trait::async_trait]
-impl ControlPlane for SessionControl {
-    async fn call(&self, call: CallApi) -> Result<ApiReply, Unanswered> {
-        match self.call.ask(call, self.system.deadline(CALL_MAX)).await {
-            Ok(Ok(reply)) => Ok(reply),
-            Ok(Err(error)) => Err(Unanswered { why: error.why }),
-            Err(refusal) => Err(Unanswered { why: refusal.to_string() }),
-        }
-    }
-}
-
-/// What a node is told of its host.
-struct NodeStart<'a> {
-    system: &'a ActorSystem,
-    api: &'a Api,
-    plan: &'a Plan,
-    addresses: &'a [IpAddr],
-    streams: &'a SessionStreams,
-    pulses: &'a Pulses,
-    /// Where its kubelet's API is served.
-    kubelet: SocketAddr,
-}
-
-fn start_node(start: &NodeStart<'_>, parts: NodeParts) -> anyhow::Result<Kubelet> {
-    let NodeStart { system, api, plan, addresses, streams, pulses, kubelet } = *start;
-    let env = system.env();
-    let version = parts.driver.version();
-    let machine =
-        Arc::new(machine_facts::read(&version, addresses, plan.dir.root(), kubelet.port()));
-    let link: AgentLink = Arc::new(OnceLock::new());
-    let session = {
-        let (api, node, link) = (api.clone(), plan.node_name.clone(), link.clone());
-        let pulses = pulses.clone();
-        let row = Child::new(format!("session/{}", plan.node_name), Lane::Control)
-            .mailbox(SESSION_MAILBOX);
-        system.start(row, move || {
-            SessionActor::new(api.clone(), node.clone(), 0, link.clone(), pulses.clone())
-        })?
-    };
-    let control =
-        Arc::new(SessionControl { system: system.clone(), call: session.asks::<CallApi>() });
-    let host = Host {
-        env: env.clone(),
-        driver: parts.driver,
-        control,
-        plumbing: parts.plumbing,
-        volumes: parts.volumes,
-        config: Arc::new(node_config(plan, &machine)),
-        services: parts.services,
-        prober: parts.prober,
-        tokens: Arc::new(TokenCache::default()),
-        probe_counts: Arc::default(),
-    };
-    let kubelet = crate::kubelet::make(system, plan, &host, &parts.dialer, kubelet);
-    let door = Arc::new(kubelet.clone());
-    start_streams(system, &host, (&parts.dialer, door), streams)?;
-    let to_session = Session { follow: session.asks(), heartbeat: session.tells() };
-    let agent = {
-        let (system_of, host) = (system.clone(), host.clone());
-        let network = parts.network;
-        let row = Child::new("agent", Lane::Node).mailbox(SESSION_MAILBOX);
-        system.start(row, move || {
-            AgentActor::new(
-                host.clone(),
-                system_of.clone(),
-                to_session.clone(),
-                network.clone(),
-                machine.clone(),
-            )
-        })?
-    };
-    // The session's `Follow` answers "unavailable" until this is set, and the agent asks again.
-    let _ = link.set(agent.tells());
-    Ok(kubelet)
-}
-
-fn start_streams(
-    system: &ActorSystem,
-    host: &Host,
-    (dialer, kubelet): (&Arc<dyn PodDialer>, Arc<dyn KubeletDoor>),
-    streams: &SessionStreams,
-) -> anyhow::Result<()> {
-    let arriving = {
-        let streams = streams.clone();
-        let row = Child::new("streams", Lane::Control).mailbox(SESSION_MAILBOX);
-        system.start(row, move || StreamsActor::new(streams.clone()))?
-    };
-    let control =
-        ControlEnd { data: arriving.tells(), credit: arriving.tells(), ended: arriving.tells() };
-    let node = {
-        let (host, dialer) = (host.clone(), dialer.clone());
-        let row = Child::new("node-streams", Lane::Node).mailbox(SESSION_MAILBOX);
-        system.start(row, move || {
-            NodeStreamsActor::new(host.clone(), dialer.clone(), kubelet.clone(), control.clone())
-        })?
-    };
-    let link = NodeLink {
-        open: node.asks(),
-        data: node.tells(),
-        credit: node.tells(),
-        resize: node.tells(),
-        ended: node.tells(),
-    };
-    streams.link(&host.config.node_name, link);
-    Ok(())
-}
-
-fn node_config(plan: &Plan, machine: &Machine) -> NodeConfig {
-    let memory = node_object::allocatable_memory_bytes(machine);
-    NodeConfig {
-        node_name: plan.node_name.clone(),
-        domain: DOMAIN.to_owned(),
-        pod_logs: plan.dir.pod_logs(),
-        host_resolver: machine_facts::host_resolver(),
-        facts: NodeFacts {
-            node_name: plan.node_name.clone(),
-            host_addresses: machine.addresses.clone(),
-            pod_addresses: Vec::new(),
-            allocatable_cpu_milli: i64::from(machine.cpus) * 1000,
-            allocatable_memory_bytes: i64::try_from(memory).unwrap_or(i64::MAX),
-        },
-        memory_bytes: machine.memory_bytes,
     }
 }
 

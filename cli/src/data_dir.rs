@@ -117,6 +117,11 @@ impl DataDir {
         self.root.join("logs/pods")
     }
 
+    /// As `pod_logs`, of a node that pretends beside the host's own.
+    pub fn pod_logs_beside(&self, node: &str) -> PathBuf {
+        self.root.join("logs/beside").join(node)
+    }
+
     /// Which of the user's kubeconfigs hold our context.
     pub fn kubeconfigs(&self) -> PathBuf {
         self.root.join("kubeconfigs.json")

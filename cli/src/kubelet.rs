@@ -85,17 +85,17 @@ fn remember(dir: &DataDir, port: u16) -> anyhow::Result<()> {
 
 /// Makes the kubelet of a node's host.
 pub fn make(
-    system: &ActorSystem,
+    (system, agent): (&ActorSystem, &str),
     plan: &Plan,
     host: &Host,
     dialer: &Arc<dyn PodDialer>,
     listen: SocketAddr,
 ) -> Kubelet {
-    let system = system.clone();
+    let (system, agent) = (system.clone(), agent.to_owned());
     let pods = move || {
-        let system = system.clone();
+        let (system, agent) = (system.clone(), agent.clone());
         async move {
-            let agent = system.find::<AgentActor>("agent").ok_or("the node's agent is starting")?;
+            let agent = system.find::<AgentActor>(&agent).ok_or("the node's agent is starting")?;
             let asked = agent.asks::<ListPods>().ask(ListPods, system.deadline(LIST_MAX)).await;
             asked.map_err(|it| format!("the node's agent does not answer: {it}"))
         }

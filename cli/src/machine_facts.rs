@@ -1,13 +1,20 @@
 //! What this host is: read once from /proc, /etc and the kernel, for the Node object.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use kactor_agent::node_object::Machine;
 use kactor_agent::pod_files::Resolver;
 
-/// `driver` is what the Node shows as its container runtime, `kubelet_port` where its kubelet's API is.
-pub fn read(driver: &str, addresses: &[IpAddr], disk: &Path, kubelet_port: u16) -> Machine {
+/// `driver` is what the Node shows as its container runtime, `kubelet` where its kubelet's API is. The name of the node is
+/// its host name to the cluster, as with the kubelet's --hostname-override: nodes that share a machine differ in it.
+pub fn read(
+    node: &str,
+    driver: &str,
+    addresses: &[IpAddr],
+    disk: &Path,
+    kubelet: SocketAddr,
+) -> Machine {
     let uname = nix::sys::utsname::uname().ok();
     let text = |it: Option<&std::ffi::OsStr>| {
         it.map(|it| it.to_string_lossy().into_owned()).unwrap_or_default()
@@ -15,7 +22,7 @@ pub fn read(driver: &str, addresses: &[IpAddr], disk: &Path, kubelet_port: u16) 
     let statvfs = nix::sys::statvfs::statvfs(disk).ok();
     let disk_bytes = statvfs.map_or(0, |it| it.blocks() * it.fragment_size());
     Machine {
-        hostname: hostname(),
+        hostname: node.to_owned(),
         addresses: addresses.iter().map(ToString::to_string).collect(),
         cpus: std::thread::available_parallelism().map_or(1, |it| it.get() as u32),
         memory_bytes: memory_bytes(&read_file("/proc/meminfo")),
@@ -27,7 +34,7 @@ pub fn read(driver: &str, addresses: &[IpAddr], disk: &Path, kubelet_port: u16) 
         architecture: architecture(&text(uname.as_ref().map(|it| it.machine()))).to_owned(),
         runtime_version: driver.to_owned(),
         kubelet_version: kactor_gateway::version::GIT_VERSION.to_owned(),
-        kubelet_port,
+        kubelet_port: kubelet.port(),
     }
 }
 

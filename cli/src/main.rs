@@ -14,6 +14,7 @@ mod kubelet;
 mod machine_facts;
 mod networks;
 mod node_parts;
+mod node_start;
 mod notes;
 mod open_files;
 mod print;

@@ -55,6 +55,14 @@ pub fn check(env: &Env, dir: &DataDir) -> anyhow::Result<Option<Identity>> {
     }
 }
 
+/// The store holds every object: nobody else on this machine needs to read its files.
+fn keep_private(folder: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::create_dir_all(folder)
+        .and_then(|()| std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700)))
+        .with_context(|| format!("making {} readable to its owner alone", folder.display()))
+}
+
 /// Writes whose keys these are, once; the store's name is durable by then.
 fn name_cluster(path: &Path, cluster: &str) -> anyhow::Result<()> {
     if path.exists() {
@@ -77,6 +85,7 @@ impl RunningStore {
             Some(identity) => identity,
             None => Identity { cluster: env.random_uuid(), replica: FIRST_REPLICA },
         };
+        keep_private(&folder)?;
         let lock = DirLock::take(&folder)?;
         let cluster = identity.cluster.clone();
         let config = ReplicaConfig::new(identity, folder.clone());

@@ -42,6 +42,7 @@ pub fn run(args: &UpArgs) -> anyhow::Result<ExitCode> {
         kubelet_listen: args.kubelet_listen,
         node_name,
         runtime: args.runtime,
+        n_nodes: args.hollow_nodes,
         pod_cidr: args.pod_cidr.clone(),
         service_cidr: args.service_cidr.clone(),
     };
@@ -73,6 +74,12 @@ fn check(args: &UpArgs, dir: &DataDir, node_name: &str) -> anyhow::Result<()> {
     if args.demo && args.runtime == Runtime::None {
         bail!(
             "--demo runs pods and --runtime none has no node for them; take --runtime embedded (needs root) or hollow"
+        );
+    }
+    if args.hollow_nodes > 1 && args.runtime != Runtime::Hollow {
+        bail!(
+            "--hollow-nodes {} wants --runtime hollow: a host has one node that runs containers",
+            args.hollow_nodes
         );
     }
     if let Some(file) = &args.kubeconfig {

@@ -17,6 +17,8 @@ mod etcd;
 mod idle;
 #[path = "side_by_side/load.rs"]
 mod load;
+#[path = "side_by_side/pods.rs"]
+mod pods;
 #[path = "side_by_side/table.rs"]
 mod table;
 
@@ -32,7 +34,6 @@ use crate::table::{Row, print};
 /// Value bytes of each write, on both sides.
 const VALUE_BYTES: usize = 256;
 const CONFIGS: &str = "/api/v1/namespaces/default/configmaps";
-const PODS: &str = "/api/v1/namespaces/default/pods";
 /// How long each load runs; `KACTOR_BENCH_SECONDS` changes it.
 const SECONDS: u64 = 5;
 const CLIENTS: [usize; 3] = [1, 64, 1000];
@@ -58,8 +59,9 @@ async fn all() -> Vec<Row> {
     writes(&access, &peers, &mut rows).await;
     reads(&access, &mut rows).await;
     drop(cluster);
-    pods(&mut rows).await;
+    pods::measure(&mut rows).await;
     idle::measure(&mut rows);
+    in_process(&mut rows);
     let bytes = std::fs::metadata(binary::kactor()).unwrap().len();
     let text = format!("{:.1} MB ({})", bytes as f64 / 1e6, binary::kactor().display());
     rows.push(Row::of("binary as built here", text, "dist, stripped: under 40 MB"));
@@ -195,44 +197,22 @@ async fn reads(access: &Access, rows: &mut Vec<Row>) {
     rows.push(Row::of("lists of 500, 1 client", rate.to_string(), ""));
 }
 
-fn pod(name: &str) -> Value {
-    json!({"metadata": {"name": name}, "spec": {"containers": [{"name": "app", "image": "demo:1"}]}})
-}
-
-/// From the create's answer on: how long until a hollow pod is Running, one after the other.
-async fn pods(rows: &mut Vec<Row>) {
-    let cluster = Cluster::start(Runtime::Hollow);
-    let mut connection = Connection::open(&Access::admin(&cluster)).await.unwrap();
-    let begun = Instant::now();
-    soon(begun, || {
-        answers(&cluster, "/api/v1/namespaces/default/serviceaccounts/default", |_| true)
-    })
-    .await;
-    let mut took = Vec::new();
-    for index in 0..50 {
-        let name = format!("p{index}");
-        let begun = Instant::now();
-        connection.send(&Call::post(PODS, &pod(&name))).await.unwrap().object();
-        loop {
-            let it = connection.send(&Call::get(&format!("{PODS}/{name}"))).await.unwrap().object();
-            if it["status"]["phase"] == "Running" {
-                break;
-            }
-            assert!(begun.elapsed() < Duration::from_secs(60), "{it}");
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-        took.push(begun.elapsed());
+/// The store without a network, where its example was built beside the binary (`cargo build --release -p
+/// kactor-replica --example writes`).
+fn in_process(rows: &mut Vec<Row>) {
+    let program = binary::kactor().with_file_name("examples").join("writes");
+    if !program.is_file() {
+        println!("no {}; the in-process figures are left out", program.display());
+        return;
     }
-    took.sort();
-    let ms = |it: Duration| it.as_secs_f64() * 1e3;
-    let text = format!(
-        "median {:.0} ms, slowest {:.0} ms",
-        ms(took[took.len() / 2]),
-        ms(took[took.len() - 1])
-    );
-    rows.push(Row::of(
-        "pod create to Running, hollow, 50 in a row",
-        text,
-        "under 300 ms with containers; kubelet 643",
-    ));
+    let folder = tempfile::Builder::new().prefix("kactor-bench-writes-").tempdir().unwrap();
+    let output = std::process::Command::new(program).arg(folder.path()).output().unwrap();
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let Some((clients, measured)) = line.trim().split_once(':') else { continue };
+        rows.push(Row::of(
+            &format!("in process, no network: {clients}"),
+            measured.trim().to_owned(),
+            "",
+        ));
+    }
 }

@@ -82,3 +82,27 @@ fn what_passes_between_node_and_control_passes_the_codec_in_test_builds() {
     let expected = if cfg!(debug_assertions) { "encoded" } else { "moved" };
     assert_eq!(find(&status, "letters").unwrap(), expected, "{status:#}");
 }
+
+#[test]
+fn one_host_pretends_to_be_many_nodes_and_pods_run_on_all_of_them() {
+    let mut cluster = Cluster::prepared(Runtime::Hollow);
+    cluster.spawn_with(&["--hollow-nodes", "3"]);
+    cluster.wait_ready();
+    let Some(kubectl) = kubectl::newest(&cluster) else {
+        return skip("there is no kubectl in the folder KUBECTLS, in KUBECTL or in PATH");
+    };
+    let names = "jsonpath={range .items[*]}{.metadata.name}={.metadata.labels.kubernetes\\.io/hostname} {end}";
+    let own = kactor_tests::harness::cluster::NODE;
+    let wanted = format!("{own}={own} {own}-2={own}-2 {own}-3={own}-3 ");
+    kubectl.until(&["get", "nodes", "-o", names], |it| it == wanted);
+    kubectl.ok(&["wait", "--for=condition=Ready", "nodes", "--all", "--timeout=60s"]);
+    kubectl.ok(&["create", "deployment", "web", "--image=x", "--replicas=6"]);
+    kubectl.ok(&["rollout", "status", "deployment/web", "--timeout=60s"]);
+    let nodes = kubectl.ok(&["get", "pods", "-o", "jsonpath={.items[*].spec.nodeName}"]);
+    let nodes: std::collections::BTreeSet<&str> = nodes.split(' ').collect();
+    assert_eq!(nodes.len(), 3, "pods spread over all nodes: {nodes:?}");
+    let pods = kubectl.ok(&["get", "pods", "-o", "jsonpath={.items[*].metadata.name}"]);
+    for pod in pods.split(' ') {
+        assert!(!kubectl.ok(&["logs", pod]).is_empty(), "{pod} has its line of log");
+    }
+}

@@ -105,3 +105,13 @@ fn a_damaged_identity_is_refused_untouched() {
         assert!(said.contains(part), "{part:?} is not in {said}");
     }
 }
+
+#[test]
+fn what_holds_objects_and_keys_is_readable_to_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let cluster = used();
+    for folder in ["store", "pki"] {
+        let mode = fs::metadata(cluster.data_dir().join(folder)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{folder} has mode {mode:o}");
+    }
+}
