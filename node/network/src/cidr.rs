@@ -19,6 +19,15 @@ pub struct CidrError {
 }
 
 impl Cidr {
+    /// The network of an address; `None` if there are no so long prefixes.
+    pub fn new(address: Ipv4Addr, prefix_len: u8) -> Option<Self> {
+        let mut out = Cidr { network: u32::from(address), prefix_len };
+        (prefix_len <= 32).then(|| {
+            out.network &= out.mask_bits();
+            out
+        })
+    }
+
     pub fn prefix_len(self) -> u8 {
         self.prefix_len
     }
@@ -73,12 +82,7 @@ impl FromStr for Cidr {
         let address: Ipv4Addr =
             address.parse().map_err(|_| wrong("the part before `/` is not an IPv4 address"))?;
         let prefix_len: u8 = len.parse().map_err(|_| wrong("the prefix's length is no number"))?;
-        if prefix_len > 32 {
-            return Err(wrong("a prefix has at most 32 bits"));
-        }
-        let mut out = Cidr { network: u32::from(address), prefix_len };
-        out.network &= out.mask_bits();
-        Ok(out)
+        Cidr::new(address, prefix_len).ok_or_else(|| wrong("a prefix has at most 32 bits"))
     }
 }
 

@@ -1,18 +1,25 @@
 //! What an instance's things are called on the host, so that several run on one machine and `purge` finds its own.
 //!
 //! Links have 15 bytes for a name, instances more: long names are cut to a digest. Invariant: every link of an
-//! instance is its bridge or begins with its pod prefix, and no other instance's does.
+//! instance is its bridge, its tunnel or begins with its pod prefix, and no other instance's does.
 
 use sha2::{Digest, Sha256};
 
 /// IFNAMSIZ without the terminating zero.
 const LINK_NAME_LEN_MAX: usize = 15;
 
+/// Far behind what an administrator or another program gives: their route to the same network wins.
+const ROUTE_METRIC_MIN: u32 = 1 << 24;
+
 /// The names of one instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
     /// The bridge that the instance's pods hang on.
     pub bridge: String,
+    /// The device that pods of hosts on other links are reached by.
+    pub tunnel: String,
+    /// The metric of the instance's routes, by which they are found again.
+    pub route_metric: u32,
     /// What the host's end of every pod's link begins with.
     pub pod_link_prefix: String,
     /// The nftables table.
@@ -35,7 +42,10 @@ impl Names {
             let text: String = instance.chars().take(32).map(kept).collect();
             format!("kactor_{text}_{}", digest(instance, 12))
         };
-        Self { bridge, pod_link_prefix: format!("kv{}", digest(instance, 5)), table }
+        let tunnel = format!("kx{}", digest(instance, 13));
+        let metric = u32::from_str_radix(&digest(instance, 6), 16).expect("six hexadecimal digits");
+        let pod_link_prefix = format!("kv{}", digest(instance, 5));
+        Self { bridge, tunnel, route_metric: ROUTE_METRIC_MIN + metric, pod_link_prefix, table }
     }
 
     /// The host's end of a pod's link.
@@ -45,6 +55,7 @@ impl Names {
 
     pub fn owns_link(&self, name: &str) -> bool {
         name == self.bridge
+            || name == self.tunnel
             || (name.len() == LINK_NAME_LEN_MAX && name.starts_with(&self.pod_link_prefix))
     }
 }
@@ -71,6 +82,9 @@ mod tests {
         }
         let (one, other) = (Names::of("one"), Names::of("other"));
         assert_eq!((one.bridge.as_str(), one.table.as_str()), ("kb-one", "kactor_one"));
+        assert_eq!(one.tunnel.len(), LINK_NAME_LEN_MAX);
+        assert!(one.owns_link(&one.tunnel) && !one.owns_link(&other.tunnel));
+        assert_ne!(one.route_metric, other.route_metric);
         assert!(!one.owns_link(&other.bridge) && !one.owns_link(&other.pod_link("4c1f")));
         assert_ne!(Names::of(long).bridge, Names::of(&format!("{long}2")).bridge);
     }

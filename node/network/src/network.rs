@@ -1,6 +1,6 @@
 //! One node's network: what the agent asks for, carried out on this host.
 //!
-//! A thin shell over `ipam`, `links`, `ruleset`, `nft` and `dns`. Leases are on disk before an address is used.
+//! A thin shell over `ipam`, `links`, `ruleset`, `ways`, `nft` and `dns`. Leases are on disk before an address is used.
 //! Rules are written by one task that is woken by every change and writes the newest state only; before services
 //! and endpoints are completely known it leaves a table that is there alone, so that a restart of kactor cuts no
 //! connection off. Netlink calls run on a lane that may block.
@@ -32,6 +32,8 @@ use crate::names::Names;
 use crate::ruleset::{self, Ruleset, Site};
 use crate::view::View;
 use crate::{netns, nft};
+
+mod remote;
 
 /// Where the cluster's nameserver stands in the network of services, as in other distributions.
 const DNS_INDEX: u32 = 10;
@@ -100,6 +102,10 @@ pub struct Network {
     wanted: AtomicU64,
     written: watch::Sender<u64>,
     problem: Mutex<Option<String>>,
+    /// The same three for the ways to other nodes' pods.
+    wake_ways: Notify,
+    ways_written: watch::Sender<u64>,
+    ways_problem: Mutex<Option<String>>,
     /// For the tasks, which hold the network for as long as their lanes run.
     me: Weak<Network>,
 }
@@ -134,6 +140,9 @@ impl Network {
             wanted: AtomicU64::new(0),
             written: watch::Sender::new(0),
             problem: Mutex::new(None),
+            wake_ways: Notify::new(),
+            ways_written: watch::Sender::new(0),
+            ways_problem: Mutex::new(None),
             me: me.clone(),
         }))
     }
@@ -143,17 +152,20 @@ impl Network {
         self.dns_address
     }
 
-    /// What is wrong now, if anything: rules that the kernel refuses, a nameserver that cannot listen.
+    /// What is wrong now, if anything: rules or routes that the kernel refuses, a nameserver that cannot listen.
     pub fn problem(&self) -> Option<String> {
-        self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let read =
+            |it: &Mutex<Option<String>>| it.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        read(&self.problem).or_else(|| read(&self.ways_problem))
     }
 
-    /// Completes when the kernel's rules hold everything that was told before this call.
+    /// Completes when the kernel's rules and routes hold everything that was told before this call.
     pub async fn settled(&self) {
         let wanted = self.wanted.load(Ordering::SeqCst);
-        let mut written = self.written.subscribe();
-        // The sender is part of `self`, so it cannot be gone.
-        let _ = written.wait_for(|it| *it >= wanted).await;
+        for written in [&self.written, &self.ways_written] {
+            // The senders are part of `self`, so they cannot be gone.
+            let _ = written.subscribe().wait_for(|it| *it >= wanted).await;
+        }
     }
 
     fn view(&self) -> MutexGuard<'_, View> {
@@ -171,6 +183,7 @@ impl Network {
     fn touch(&self) {
         self.wanted.fetch_add(1, Ordering::SeqCst);
         self.wake.notify_one();
+        self.wake_ways.notify_one();
     }
 
     fn ledger_path(&self) -> PathBuf {
@@ -229,6 +242,7 @@ impl Network {
         }
         let Some(me) = self.me.upgrade() else { return };
         self.env.spawn(Lane::Blocking, me.clone().keep_rules());
+        self.env.spawn(Lane::Blocking, me.clone().keep_ways());
         self.env.spawn(Lane::Node, me.keep_nameserver());
     }
 

@@ -105,6 +105,8 @@ pub struct Endpoint {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NodeNetwork {
     pub pod_cidrs: Vec<Cidr>,
+    /// What other nodes reach the host by, in the node's own order.
+    pub addresses: Vec<Ipv4Addr>,
 }
 
 impl View {
@@ -153,6 +155,15 @@ impl View {
     /// True once services and endpoints are all here: rules made earlier would cut off what works.
     pub fn is_complete(&self) -> bool {
         self.complete.contains(&Feed::Services) && self.complete.contains(&Feed::EndpointSlices)
+    }
+
+    /// True once every node was named: until then a way of an earlier run may still be wanted.
+    pub fn has_all_nodes(&self) -> bool {
+        self.complete.contains(&Feed::Nodes) && !self.anew.contains_key(&Feed::Nodes)
+    }
+
+    pub fn node_networks(&self) -> impl Iterator<Item = (&str, &NodeNetwork)> {
+        self.nodes.iter().map(|(at, node)| (at.1.as_str(), node))
     }
 
     pub fn services(&self) -> impl Iterator<Item = (&ObjectName, &Service)> {
@@ -371,6 +382,20 @@ fn endpoint(object: EndpointObject) -> Option<Endpoint> {
 #[serde(default)]
 struct NodeObject {
     spec: NodeSpec,
+    status: NodeStatus,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct NodeStatus {
+    addresses: Vec<NodeAddress>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct NodeAddress {
+    r#type: String,
+    address: String,
 }
 
 #[derive(Deserialize, Default)]
@@ -383,11 +408,13 @@ struct NodeSpec {
 }
 
 fn node(object: &Value) -> Result<Option<NodeNetwork>, String> {
-    let NodeObject { spec } =
+    let NodeObject { spec, status } =
         Deserialize::deserialize(object).map_err(|it: serde_json::Error| it.to_string())?;
     let texts = if spec.pod_cidrs.is_empty() { vec![spec.pod_cidr] } else { spec.pod_cidrs };
     let pod_cidrs = texts.iter().filter_map(|it| it.parse().ok()).collect();
-    Ok(Some(NodeNetwork { pod_cidrs }))
+    let internal = status.addresses.iter().filter(|it| it.r#type == "InternalIP");
+    let addresses = internal.filter_map(|it| it.address.parse().ok()).collect();
+    Ok(Some(NodeNetwork { pod_cidrs, addresses }))
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ use super::message::{Attributes, FAMILY_IPV4};
 /// NFT_REG_1.
 pub const FIRST: u32 = 1;
 const VERDICT: u32 = 0;
+/// NFT_CT_MARK.
+const CONNECTION_MARK: u32 = 3;
 /// NFTA_LIST_ELEM.
 const ELEMENT: u16 = 1;
 /// NF_NAT_RANGE_PROTO_RANDOM_FULLY: without it two connections can be given one source port at the same time.
@@ -72,6 +74,21 @@ impl Rule<'_, '_> {
         self.add("meta", |it| {
             it.number(2, key as u32);
             it.number(3, from);
+        })
+    }
+
+    /// The mark of the packet's connection, which all its packets have in both directions.
+    pub fn connection_mark(&mut self, into: u32) -> &mut Self {
+        self.add("ct", |it| {
+            it.number(1, into);
+            it.number(2, CONNECTION_MARK);
+        })
+    }
+
+    pub fn set_connection_mark(&mut self, from: u32) -> &mut Self {
+        self.add("ct", |it| {
+            it.number(2, CONNECTION_MARK);
+            it.number(4, from);
         })
     }
 

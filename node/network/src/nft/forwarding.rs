@@ -1,12 +1,14 @@
-//! Leave to forward for the bridge, on hosts where another program's chain drops what it does not know.
+//! Leave to forward, on hosts where another program's chain drops what it does not know: for the bridge, and for
+//! node ports whose endpoint is on another host.
 //!
-//! Docker gives `ip filter FORWARD` the policy "drop", and what one chain drops no other can save. Two rules at its
-//! head let the bridge's packets through, as CNI plugins do; each carries the instance's table name as its comment
+//! Docker gives `ip filter FORWARD` the policy "drop", and what one chain drops no other can save. Rules at its
+//! head let these packets through, as CNI plugins and kube-proxy do; each carries the instance's table name as its comment
 //! (in iptables-nft's form), by which it is found again. A host without that chain needs none. iptables-legacy's
 //! chains cannot be reached from here.
 
 use super::expression::{Compare, FIRST, Meta, Rule, Verdict};
 use super::message::{self, Batch, CREATE};
+use super::table::MASQUERADE_MARK;
 use super::{NftError, commit, dump};
 use crate::ruleset::Ruleset;
 
@@ -18,28 +20,41 @@ const DELETE_RULE: u16 = 8;
 const HANDLE: u16 = 3; // NFTA_RULE_HANDLE
 const USER_DATA: u16 = 7; // NFTA_RULE_USERDATA
 
-/// Lets packets from and to the bridge pass, if there is a chain that could stop them.
+/// Who may pass: what comes from the bridge, what goes to it, and connections that the table sent elsewhere.
+const RULES: usize = 3;
+
+/// Lets packets of pods pass, if there is a chain that could stop them.
 pub fn allow(rules: &Ruleset) -> Result<(), NftError> {
     match handles(&rules.table)? {
-        Some(found) if found.is_empty() => {}
+        Some(found) if found.len() != RULES => withdraw(&rules.table)?, // Of an earlier version.
         _ => return Ok(()),
     }
     let mut name = [0; 16];
     name[..rules.bridge.len()].copy_from_slice(rules.bridge.as_bytes());
     let mut batch = Batch::begin();
-    for side in [Meta::InputName, Meta::OutputName] {
+    let mut add = |body: &dyn Fn(&mut Rule<'_, '_>)| {
         // Without the append flag it comes first.
         batch.message(NEW_RULE, CREATE, format!("a rule of {TABLE} {CHAIN}"), |it| {
             it.text(1, TABLE);
             it.text(2, CHAIN);
             it.nested(4, |it| {
                 let mut rule = Rule(it);
-                rule.meta(side, FIRST).compare(FIRST, Compare::Equal, &name);
+                body(&mut rule);
                 rule.verdict(Verdict::Accept);
             });
             it.bytes(USER_DATA, &comment(&rules.table));
         });
+    };
+    for side in [Meta::InputName, Meta::OutputName] {
+        add(&|it| {
+            it.meta(side, FIRST).compare(FIRST, Compare::Equal, &name);
+        });
     }
+    let mark = MASQUERADE_MARK;
+    add(&|it| {
+        it.connection_mark(FIRST).bits(FIRST, mark.to_ne_bytes(), [0; 4]);
+        it.compare(FIRST, Compare::Equal, &mark.to_ne_bytes());
+    });
     commit(batch, TABLE)
 }
 

@@ -33,7 +33,7 @@ const TYPE_VERDICT: u32 = 0xffff_ff00;
 /// Elements in one message: a list's length field has 16 bits, an element at most 350 bytes.
 const ELEMENTS_PER_MESSAGE: usize = 128;
 /// The bit of the packet's mark that asks for masquerading; Kubernetes' own.
-const MASQUERADE_MARK: u32 = 0x4000;
+pub const MASQUERADE_MARK: u32 = 0x4000;
 
 const BY_ADDRESS: &str = "service-addresses";
 const BY_NODE_PORT: &str = "service-node-ports";
@@ -191,6 +191,10 @@ impl Table<'_> {
                 it.meta(Meta::Mark, FIRST);
                 it.bits(FIRST, (!mark).to_ne_bytes(), mark.to_ne_bytes());
                 it.set_meta(Meta::Mark, FIRST);
+                // By this `forwarding` knows it where another program closes the host.
+                it.connection_mark(FIRST);
+                it.bits(FIRST, (!mark).to_ne_bytes(), mark.to_ne_bytes());
+                it.set_connection_mark(FIRST);
             });
         }
         let n = u32::try_from(elements.len()).expect("`ENDPOINTS_MAX` is far below");

@@ -25,6 +25,8 @@ use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+mod hosts;
+
 const INSTANCE: &str = "kernel-test";
 
 /// True if the test can run here.
@@ -52,7 +54,10 @@ fn pod() -> Pod {
         let _ = ended.recv();
     });
     let tid = thread.recv().unwrap();
-    Pod { netns: PathBuf::from(format!("/proc/self/task/{tid}/ns/net")), _alive: alive }
+    Pod {
+        netns: PathBuf::from(format!("/proc/{}/task/{tid}/ns/net", std::process::id())),
+        _alive: alive,
+    }
 }
 
 /// Says `name` to everyone who connects, for ever. The listener is open when this returns.
@@ -251,7 +256,7 @@ fn services_reach_pods(bridge_filter: &'static str) {
             objects(&net, &[one, other]);
             net.settled().await;
             let allowed = kactor_network::nft::forwarding::handles(&format!("kactor_{INSTANCE}"));
-            assert_eq!(allowed.unwrap().map(|it| it.len()), Some(2));
+            assert_eq!(allowed.unwrap().map(|it| it.len()), Some(3));
             [one, other]
         });
         let addresses = addresses.unwrap();
