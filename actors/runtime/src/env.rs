@@ -35,6 +35,8 @@ pub enum Lane {
     Raft,
     /// The log's writer: it may block in fdatasync.
     Journal,
+    /// Links to other hosts: QUIC's packets, its ciphers and its timers.
+    Links,
     /// HTTP connections; the index picks one of `Env::gateway_lanes`.
     Gateway(u8),
     /// The node agent and its pods' actors.

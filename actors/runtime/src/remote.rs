@@ -26,6 +26,10 @@ pub trait Transport: Send + Sync {
     fn tell(&self, to: &HostId, frame: Bytes) -> BoxFuture<Result<(), Refusal>>;
     /// Completes with the answering frame.
     fn ask(&self, to: &HostId, frame: Bytes) -> BoxFuture<Result<Bytes, Refusal>>;
+    /// Whether the host is linked now, as far as the transport knows: who watches one that is not hears `PeerDown` at once.
+    fn is_linked(&self, _host: &HostId) -> bool {
+        true
+    }
 }
 
 pub(crate) async fn tell<M: Letter>(

@@ -322,18 +322,24 @@ impl ActorSystem {
         Ok(())
     }
 
-    /// Tells `watcher` once when the transport loses that host.
+    /// Tells `watcher` once when the transport loses that host; at once if there is no link to it.
     pub fn watch_peer(
         &self,
         host: HostId,
         watcher: Recipient<PeerDown>,
     ) -> Result<(), TooManyWatches> {
-        let mut registry = self.registry();
-        let watches = registry.peer_watches.entry(host.clone()).or_default();
-        if watches.len() == WATCHES_MAX {
-            return Err(TooManyWatches { watched: host.to_string() });
+        {
+            let mut registry = self.registry();
+            let watches = registry.peer_watches.entry(host.clone()).or_default();
+            if watches.len() == WATCHES_MAX {
+                return Err(TooManyWatches { watched: host.to_string() });
+            }
+            watches.push(watcher);
         }
-        watches.push(watcher);
+        // Asked after the watch was noted: a host that is lost in between is told by one of the two.
+        if self.transport().is_some_and(|it| !it.is_linked(&host)) {
+            self.peer_down(&host, "it is not linked");
+        }
         Ok(())
     }
 

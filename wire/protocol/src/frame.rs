@@ -258,8 +258,12 @@ pub enum Refusal {
     Failed,
     #[error("the actor stopped")]
     Stopped,
+    /// It was not sent.
     #[error("host {host} can't be reached: {reason}")]
     Unreachable { host: String, reason: String },
+    /// It was sent; whether it arrived, and what it did there, is not known.
+    #[error("the link to host {host} broke before an answer came: {reason}")]
+    Lost { host: String, reason: String },
 }
 
 impl Refusal {
@@ -268,9 +272,11 @@ impl Refusal {
         match self {
             Refusal::Overloaded => Retry::After { ms: 100 },
             Refusal::Unreachable { .. } | Refusal::NoSuchActor { .. } => Retry::After { ms: 500 },
-            Refusal::DeadlinePassed | Refusal::Ignored | Refusal::Failed | Refusal::Stopped => {
-                Retry::Replan
-            }
+            Refusal::DeadlinePassed
+            | Refusal::Ignored
+            | Refusal::Failed
+            | Refusal::Stopped
+            | Refusal::Lost { .. } => Retry::Replan,
             Refusal::Unsupported { .. }
             | Refusal::NotPermitted { .. }
             | Refusal::NotTaken { .. }

@@ -22,7 +22,7 @@ pub trait Message: Serialize + DeserializeOwned + Send + fmt::Debug + 'static {
     const ID: MessageId = Self::ROW.id;
 }
 
-/// What a peer is, as its certificate says.
+/// What a peer is, as the cluster's own records say; its certificate only says which host it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     /// A member of the raft group.
@@ -56,6 +56,28 @@ pub enum Overload {
     Shed,
 }
 
+/// Which of a pair's two connections a message takes. Order is kept within a lane only: what must stay in order takes one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    /// Raft, heartbeats, control: short and urgent.
+    Latency,
+    /// Snapshots, feeds, logs, exec: long and patient.
+    Bulk,
+}
+
+impl Lane {
+    pub const ALL: [Lane; 2] = [Lane::Latency, Lane::Bulk];
+}
+
+impl fmt::Display for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Lane::Latency => "latency",
+            Lane::Bulk => "bulk",
+        })
+    }
+}
+
 /// The authenticated other end of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
@@ -70,6 +92,7 @@ pub struct Row {
     pub name: &'static str,
     pub senders: &'static [Sender],
     pub overload: Overload,
+    pub lane: Lane,
     /// Decodes and encodes again: golden files and fuzzing walk the table with these.
     pub reencode_request: fn(&[u8]) -> Result<Bytes, CodecError>,
     pub reencode_reply: fn(&[u8]) -> Result<Bytes, CodecError>,

@@ -1,14 +1,24 @@
 //! The message table: every message that may cross hosts, one row each.
 //!
 //! A new message is a struct in the file of its subject and a row here, with an id that was never used (README.md,
-//! "A new message"). Ids by hundreds: 1 the store, 2 nodes, 9 insight. A row is never changed and never removed.
+//! "A new message"). Ids by hundreds: 1 the store, 2 nodes, 9 insight. A row is never changed and never removed. A row
+//! that ends with `Bulk` travels beside the urgent ones; all messages of one conversation take the same lane.
 
 use crate::ids::MessageId;
-use crate::message::{Message, Overload, Row, Sender, reencode};
+use crate::message::{Lane, Message, Overload, Row, Sender, reencode};
 use crate::{insight, node, store};
 
+macro_rules! lane {
+    () => {
+        Lane::Latency
+    };
+    ($lane:ident) => {
+        Lane::$lane
+    };
+}
+
 macro_rules! messages {
-    ($($id:literal $message:ty => $reply:ty, from [$($sender:ident),+], $overload:ident;)*) => {
+    ($($id:literal $message:ty => $reply:ty, from [$($sender:ident),+], $overload:ident $(, $lane:ident)?;)*) => {
         /// All rows, by ascending id.
         pub const MESSAGES: &[Row] = &[$(<$message as Message>::ROW),*];
 
@@ -19,6 +29,7 @@ macro_rules! messages {
                 name: last_segment(stringify!($message)),
                 senders: &[$(Sender::$sender),+],
                 overload: Overload::$overload,
+                lane: lane!($($lane)?),
                 reencode_request: reencode::<$message>,
                 reencode_reply: reencode::<$reply>,
             };
@@ -29,14 +40,14 @@ macro_rules! messages {
 messages! {
     101 store::Propose => Result<store::Committed, store::ProposeError>, from [Control], Wait;
     201 node::CallApi => Result<node::ApiReply, node::CallError>, from [WorkerSelf], Wait;
-    202 node::Follow => node::Following, from [WorkerSelf], Wait;
+    202 node::Follow => node::Following, from [WorkerSelf], Wait, Bulk;
     203 node::Heartbeat => (), from [WorkerSelf], Coalesce;
-    211 node::ObjectsChanged => (), from [Control], Wait;
-    221 node::OpenStream => Result<(), node::OpenStreamError>, from [Control], Shed;
-    222 node::StreamData => (), from [Control, WorkerSelf], Wait;
-    223 node::StreamCredit => (), from [Control, WorkerSelf], Wait;
-    224 node::StreamResize => (), from [Control], Wait;
-    225 node::StreamEnded => (), from [Control, WorkerSelf], Wait;
+    211 node::ObjectsChanged => (), from [Control], Wait, Bulk;
+    221 node::OpenStream => Result<(), node::OpenStreamError>, from [Control], Shed, Bulk;
+    222 node::StreamData => (), from [Control, WorkerSelf], Wait, Bulk;
+    223 node::StreamCredit => (), from [Control, WorkerSelf], Wait, Bulk;
+    224 node::StreamResize => (), from [Control], Wait, Bulk;
+    225 node::StreamEnded => (), from [Control, WorkerSelf], Wait, Bulk;
     901 insight::Insight => insight::InsightReply, from [Operator], Shed;
 }
 

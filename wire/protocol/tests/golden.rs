@@ -325,6 +325,7 @@ fn frames_have_golden_bytes() {
         ("failed", Refusal::Failed),
         ("stopped", Refusal::Stopped),
         ("unreachable", Refusal::Unreachable { host: "n2".into(), reason: "no route".into() }),
+        ("lost", Refusal::Lost { host: "n2".into(), reason: "timed out".into() }),
     ];
     let mut frames = vec![("ask".to_owned(), FrameKind::Ask, Bytes::from_static(b"body"))];
     for (name, refusal) in refusals {

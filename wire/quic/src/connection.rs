@@ -10,6 +10,7 @@ use quinn::{Connection, RecvStream, SendStream, VarInt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::hello::{HELLO_BYTES, Hello};
+use crate::identity::Identity;
 
 /// Frames that wait for one lane to one host.
 const QUEUE_FRAMES: usize = 1024;
@@ -74,6 +75,8 @@ pub(crate) struct Channel {
     pub connection: Connection,
     /// Which host dialed it: of two that cross, both sides keep the one that the smaller name dialed.
     pub dialer: HostId,
+    /// Who the other end showed to be.
+    pub identity: Identity,
     /// Numbers our streams on this lane; an ask remembers which one carried it.
     pub generation: u64,
     queue: mpsc::Sender<Queued>,
@@ -91,7 +94,7 @@ pub(crate) struct Outgoing {
 impl Channel {
     pub fn new(
         connection: Connection,
-        dialer: HostId,
+        (dialer, identity): (HostId, &Identity),
         hello: Hello,
         traffic: Arc<Traffic>,
     ) -> (Arc<Self>, Outgoing) {
@@ -99,6 +102,7 @@ impl Channel {
         let channel = Self {
             connection: connection.clone(),
             dialer,
+            identity: identity.clone(),
             generation: hello.generation,
             queue: sender,
             room: Arc::new(Semaphore::new(QUEUE_BYTES)),

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kactor_protocol::HostId;
+use kactor_protocol::message::Lane;
 use quinn::Runtime;
 use tokio::sync::watch;
 
-use crate::lane::Lane;
 use crate::links::Links;
 
 const PAUSE_MIN: Duration = Duration::from_millis(50);

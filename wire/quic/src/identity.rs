@@ -9,6 +9,7 @@ use kactor_protocol::HostId;
 use kactor_protocol::time::Timestamp;
 use ring::digest::{SHA256, digest};
 use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -23,6 +24,42 @@ pub struct Credentials {
     pub key: PrivateKeyDer<'static>,
     /// The cluster's CA; during its rotation the old and the new one.
     pub roots: Arc<RootCertStore>,
+}
+
+/// Why PEM texts are no credentials.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what} can't be read: {reason}")]
+pub struct CredentialsError {
+    what: &'static str,
+    reason: String,
+}
+
+impl Credentials {
+    /// From PEM texts: the host's chain, its key, the certificates of all CAs that are trusted.
+    pub fn from_pem(chain: &str, key: &str, roots: &str) -> Result<Self, CredentialsError> {
+        let unread = |what, reason: String| CredentialsError { what, reason };
+        let certificates = |what, pem: &str| {
+            let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+            match found {
+                Ok(found) if found.is_empty() => Err(unread(what, "it is empty".to_owned())),
+                Ok(found) => Ok(found),
+                Err(error) => Err(unread(what, error.to_string())),
+            }
+        };
+        let chain = certificates("the host's certificate", chain)?;
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
+            .map_err(|it| unread("the host's key", it.to_string()))?;
+        let mut trusted = RootCertStore::empty();
+        for root in certificates("the cluster's CA", roots)? {
+            trusted.add(root).map_err(|it| unread("the cluster's CA", it.to_string()))?;
+        }
+        Ok(Self { chain, key, roots: Arc::new(trusted) })
+    }
+
+    /// Whom the certificate names, as a peer will read it.
+    pub fn identity(&self) -> Result<Identity, IdentityError> {
+        Identity::of(self.chain.first().ok_or(IdentityError::Absent)?)
+    }
 }
 
 impl Clone for Credentials {

@@ -8,13 +8,17 @@
 
 mod connection;
 mod dial;
+mod ground;
 mod hello;
 mod identity;
 mod lane;
 mod links;
+mod peer;
 mod settings;
 mod turn;
 
-pub use identity::{Credentials, Identity, IdentityError};
-pub use lane::Lane;
-pub use links::{Host, LinkError, LinkStatus, Links, LinksConfig, LinksError};
+pub use ground::{Ground, runtime};
+pub use identity::{Credentials, CredentialsError, Identity, IdentityError};
+pub use kactor_protocol::message::Lane;
+pub use links::{Host, LinkError, Links, LinksConfig, LinksError};
+pub use peer::LinkStatus;

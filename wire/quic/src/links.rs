@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use futures::future::BoxFuture;
 use kactor_protocol::HostId;
 use kactor_protocol::frame::{Frame, FrameKind, Peek, Refusal};
 use kactor_protocol::ids::LetterId;
+use kactor_protocol::message::Lane;
 use quinn::crypto::rustls::HandshakeData;
 use quinn::{Connection, Endpoint, EndpointConfig, Runtime};
 use rustls::pki_types::CertificateDer;
@@ -24,12 +25,11 @@ use crate::connection::{
 use crate::dial::{self, Wanted};
 use crate::hello::{Follows, Hello};
 use crate::identity::{Credentials, Identity, IdentityError};
-use crate::lane::Lane;
+use crate::lane::{index, of_protocol};
+use crate::peer::{LaneState, LinkStatus, Peer, Waiting, status};
 use crate::settings;
 use crate::turn::Turns;
 
-/// Asks of one host that we work on at one time, per lane; more are answered `Overloaded`.
-const WORK_MAX: usize = 4096;
 /// Handshakes under way; above the first number a caller must prove its address, above the second it is ignored.
 const HANDSHAKES_PROVEN: usize = 32;
 const HANDSHAKES_MAX: usize = 256;
@@ -79,24 +79,6 @@ pub enum LinkError {
     Lost { host: HostId, reason: String },
 }
 
-/// One lane to one host, as `links` in inspection and `status` show it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LinkStatus {
-    pub host: HostId,
-    pub lane: Lane,
-    /// Where the live connection goes, else where it would be dialed.
-    pub address: Option<SocketAddr>,
-    pub is_live: bool,
-    pub round_trip: Option<Duration>,
-    pub last_error: Option<String>,
-    pub sent_frames: u64,
-    pub sent_bytes: u64,
-    pub received_frames: u64,
-    pub received_bytes: u64,
-    /// Asks of ours that wait for an answer.
-    pub waiting: usize,
-}
-
 #[derive(Clone)]
 pub struct Links(Arc<Inner>);
 
@@ -108,57 +90,6 @@ struct Inner {
     runtime: Arc<dyn Runtime>,
     clients: Mutex<[quinn::ClientConfig; 2]>,
     peers: Mutex<BTreeMap<HostId, Peer>>,
-}
-
-#[derive(Default)]
-struct Peer {
-    lanes: [LaneState; 2],
-    is_found: bool,
-}
-
-struct LaneState {
-    current: Option<Arc<Channel>>,
-    /// Counts our streams.
-    generation: u64,
-    /// Whether the stream before was finished, for the next hello.
-    follows: Follows,
-    last_error: Option<String>,
-    /// Present while this host dials the peer.
-    wanted: Option<watch::Sender<Wanted>>,
-    waiting: BTreeMap<LetterId, Waiting>,
-    turns: Arc<Turns>,
-    work: Arc<Semaphore>,
-    traffic: Arc<Traffic>,
-}
-
-struct Waiting {
-    generation: u64,
-    answer: oneshot::Sender<Result<Bytes, String>>,
-}
-
-impl Default for LaneState {
-    fn default() -> Self {
-        Self {
-            current: None,
-            generation: 0,
-            follows: Follows::Abandoned,
-            last_error: None,
-            wanted: None,
-            waiting: BTreeMap::new(),
-            turns: Arc::default(),
-            work: Arc::new(Semaphore::new(WORK_MAX)),
-            traffic: Arc::default(),
-        }
-    }
-}
-
-impl LaneState {
-    fn tell_dialer(&self) {
-        let is_live = self.current.is_some();
-        if let Some(wanted) = &self.wanted {
-            wanted.send_if_modified(|it| std::mem::replace(&mut it.is_live, is_live) != is_live);
-        }
-    }
 }
 
 impl Links {
@@ -206,7 +137,7 @@ impl Links {
         for (host, address) in addresses.iter().filter(|(host, _)| **host != self.0.me) {
             let peer = peers.entry(host.clone()).or_default();
             for lane in Lane::ALL {
-                let state = &mut peer.lanes[lane.index()];
+                let state = &mut peer.lanes[index(lane)];
                 if let Some(wanted) = &state.wanted {
                     let address = Some(*address);
                     wanted.send_if_modified(|it| {
@@ -253,7 +184,7 @@ impl Links {
         let (answer, answered) = oneshot::channel();
         let channel = {
             let mut peers = self.peers();
-            let state = peers.get_mut(to).map(|it| &mut it.lanes[lane.index()]);
+            let state = peers.get_mut(to).map(|it| &mut it.lanes[index(lane)]);
             let current = state.and_then(|it| it.current.clone().map(|channel| (it, channel)));
             let Some((state, channel)) = current else {
                 drop(peers);
@@ -273,16 +204,33 @@ impl Links {
         }
     }
 
+    /// Asks the host again about every peer that is linked, and cuts off those that it no longer admits.
+    pub fn review(&self) {
+        let live: Vec<_> = {
+            let peers = self.peers();
+            let lanes = peers.values().flat_map(|it| &it.lanes);
+            lanes.filter_map(|it| it.current.clone()).collect()
+        };
+        for channel in live {
+            if let Err(reason) = self.0.host.admit(&channel.identity) {
+                channel.connection.close(CLOSE_REFUSED, reason.as_bytes());
+            }
+        }
+    }
+
     pub fn status(&self) -> Vec<LinkStatus> {
         let peers = self.peers();
         let lanes = peers
             .iter()
-            .flat_map(|(host, peer)| Lane::ALL.map(|lane| (host, lane, &peer.lanes[lane.index()])));
+            .flat_map(|(host, peer)| Lane::ALL.map(|lane| (host, lane, &peer.lanes[index(lane)])));
         lanes.map(|(host, lane, state)| status(host, lane, state)).collect()
     }
 
     /// Says goodbye and waits until the other ends heard it.
     pub async fn close(&self) {
+        for lane in self.peers().values_mut().flat_map(|it| &mut it.lanes) {
+            lane.wanted = None; // Its dialer ends.
+        }
         self.0.endpoint.close(CLOSE_GOING, b"the host is stopping");
         self.0.endpoint.wait_idle().await;
     }
@@ -299,7 +247,7 @@ impl Links {
 
     pub(crate) fn note_error(&self, peer: &HostId, lane: Lane, error: &str) {
         if let Some(peer) = self.peers().get_mut(peer) {
-            peer.lanes[lane.index()].last_error = Some(error.to_owned());
+            peer.lanes[index(lane)].last_error = Some(error.to_owned());
         }
     }
 
@@ -311,7 +259,7 @@ impl Links {
     ) -> Result<(), DialError> {
         let config = {
             let clients = self.0.clients.lock().unwrap_or_else(PoisonError::into_inner);
-            clients[lane.index()].clone()
+            clients[index(lane)].clone()
         };
         let connecting = self.0.endpoint.connect_with(config, address, settings::SERVER_NAME)?;
         let connection = tokio::select! {
@@ -394,14 +342,14 @@ impl Links {
         let is_new_host = {
             let mut peers = self.peers();
             let peer = peers.entry(identity.host.clone()).or_default();
-            let state = &mut peer.lanes[lane.index()];
+            let state = &mut peer.lanes[index(lane)];
             let takes_over = match &state.current {
                 None => true,
                 // Of two that crossed, the smaller name's; of two by one host, the newer (it renewed its certificate).
                 Some(current) => dialer <= current.dialer,
             };
             match takes_over {
-                true => self.take_over(state, connection, &halves, dialer),
+                true => self.take_over(state, connection, &halves, (dialer, &identity)),
                 false => self.retire(connection, &halves),
             }
             takes_over && !std::mem::replace(&mut peer.is_found, true)
@@ -418,7 +366,7 @@ impl Links {
         state: &mut LaneState,
         connection: &Connection,
         halves: &Arc<Halves>,
-        dialer: HostId,
+        (dialer, identity): (HostId, &Identity),
     ) {
         if state.current.is_some() {
             state.follows = Follows::Finished; // Its writer writes what is queued, then finishes.
@@ -430,7 +378,8 @@ impl Links {
             follows: state.follows,
         };
         let traffic = state.traffic.clone();
-        let (channel, outgoing) = Channel::new(connection.clone(), dialer, hello, traffic);
+        let (channel, outgoing) =
+            Channel::new(connection.clone(), (dialer, identity), hello, traffic);
         state.current = Some(channel);
         state.last_error = None;
         state.tell_dialer();
@@ -496,7 +445,7 @@ impl Links {
 
     fn reading(&self, peer: &HostId, lane: Lane) -> (Arc<Turns>, Arc<Traffic>) {
         let mut peers = self.peers();
-        let state = &mut peers.entry(peer.clone()).or_default().lanes[lane.index()];
+        let state = &mut peers.entry(peer.clone()).or_default().lanes[index(lane)];
         (state.turns.clone(), state.traffic.clone())
     }
 
@@ -506,7 +455,7 @@ impl Links {
         let is_lost = {
             let mut peers = self.peers();
             let Some(entry) = peers.get_mut(peer) else { return };
-            let state = &mut entry.lanes[lane.index()];
+            let state = &mut entry.lanes[index(lane)];
             let is_current = state
                 .current
                 .as_ref()
@@ -543,14 +492,14 @@ impl Links {
             let waiting = self
                 .peers()
                 .get_mut(&peer.host)
-                .and_then(|it| it.lanes[lane.index()].waiting.remove(&head.cause));
+                .and_then(|it| it.lanes[index(lane)].waiting.remove(&head.cause));
             if let Some(waiting) = waiting {
                 let _ = waiting.answer.send(Ok(frame)); // Nobody waits any more: its deadline passed.
             }
             return;
         }
         let work = match self.peers().get(&peer.host) {
-            Some(it) => it.lanes[lane.index()].work.clone(),
+            Some(it) => it.lanes[index(lane)].work.clone(),
             None => return,
         };
         let Ok(place) = work.try_acquire_owned() else {
@@ -583,13 +532,13 @@ impl Links {
     }
 
     fn channel(&self, to: &HostId, lane: Lane) -> Result<Arc<Channel>, LinkError> {
-        let current = self.peers().get(to).and_then(|it| it.lanes[lane.index()].current.clone());
+        let current = self.peers().get(to).and_then(|it| it.lanes[index(lane)].current.clone());
         current.ok_or_else(|| self.unreachable(to, lane))
     }
 
     fn unreachable(&self, host: &HostId, lane: Lane) -> LinkError {
         let peers = self.peers();
-        let error = peers.get(host).and_then(|it| it.lanes[lane.index()].last_error.clone());
+        let error = peers.get(host).and_then(|it| it.lanes[index(lane)].last_error.clone());
         let reason = error.unwrap_or_else(|| match peers.contains_key(host) {
             true => "it was not reached yet".to_owned(),
             false => "its address is not known".to_owned(),
@@ -617,27 +566,8 @@ struct Forget<'a> {
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
         if let Some(peer) = self.links.peers().get_mut(self.to) {
-            peer.lanes[self.lane.index()].waiting.remove(&self.letter);
+            peer.lanes[index(self.lane)].waiting.remove(&self.letter);
         }
-    }
-}
-
-fn status(host: &HostId, lane: Lane, state: &LaneState) -> LinkStatus {
-    let live = state.current.as_ref().map(|it| &it.connection);
-    let dialed = state.wanted.as_ref().and_then(|it| it.borrow().address);
-    let load = |it: &AtomicU64| it.load(Ordering::Relaxed);
-    LinkStatus {
-        host: host.clone(),
-        lane,
-        address: live.map(Connection::remote_address).or(dialed),
-        is_live: live.is_some(),
-        round_trip: live.map(Connection::rtt),
-        last_error: state.last_error.clone(),
-        sent_frames: load(&state.traffic.sent_frames),
-        sent_bytes: load(&state.traffic.sent_bytes),
-        received_frames: load(&state.traffic.received_frames),
-        received_bytes: load(&state.traffic.received_bytes),
-        waiting: state.waiting.len(),
     }
 }
 
@@ -654,7 +584,7 @@ fn identity_of(connection: &Connection) -> Result<Identity, IdentityError> {
 
 fn lane_of(connection: &Connection) -> Option<Lane> {
     let data = connection.handshake_data()?.downcast::<HandshakeData>().ok()?;
-    Lane::of_protocol(data.protocol.as_ref()?)
+    of_protocol(data.protocol.as_ref()?)
 }
 
 /// Why a host was not reached, as `status` shows it.

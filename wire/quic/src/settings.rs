@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use kactor_protocol::message::Lane;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{ClientConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -16,7 +17,7 @@ use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme, version::TLS13};
 
 use crate::identity::Credentials;
-use crate::lane::Lane;
+use crate::lane::protocol;
 use crate::links::LinksError;
 
 /// Stands in the handshake where a server's name is; nobody reads it.
@@ -58,7 +59,7 @@ pub(crate) fn server(credentials: &Credentials) -> Result<ServerConfig, LinksErr
         .with_client_cert_verifier(verifier)
         .with_single_cert(credentials.chain.clone(), credentials.key.clone_key())
         .map_err(|it| refused(&it))?;
-    tls.alpn_protocols = Lane::ALL.iter().map(|it| it.protocol().to_vec()).collect();
+    tls.alpn_protocols = Lane::ALL.iter().map(|it| protocol(*it).to_vec()).collect();
     let tls = QuicServerConfig::try_from(tls).map_err(|it| refused(&it))?;
     let mut config = ServerConfig::with_crypto(Arc::new(tls));
     config.transport_config(transport()).migration(true);
@@ -77,7 +78,7 @@ pub(crate) fn client(credentials: &Credentials, lane: Lane) -> Result<ClientConf
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_client_auth_cert(credentials.chain.clone(), credentials.key.clone_key())
         .map_err(|it| refused(&it))?;
-    tls.alpn_protocols = vec![lane.protocol().to_vec()];
+    tls.alpn_protocols = vec![protocol(lane).to_vec()];
     let tls = QuicClientConfig::try_from(tls).map_err(|it| refused(&it))?;
     let mut config = ClientConfig::new(Arc::new(tls));
     config.transport_config(transport());
