@@ -11,10 +11,9 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use kactor_replica::applied::SledStore;
 use kactor_replica::data_dir::{DirLock, Identity, read_identity};
-use kactor_replica::store_actor::{STORE, StoreActor};
-use kactor_replica::{NoPeers, Replica, ReplicaConfig};
-use kactor_runtime::env::{Env, Lane};
-use kactor_runtime::{ActorSystem, Child, Stops};
+use kactor_replica::{NoPeers, Replica, ReplicaConfig, store_actor};
+use kactor_runtime::ActorSystem;
+use kactor_runtime::env::Env;
 use kactor_store::Store;
 
 use crate::data_dir::DataDir;
@@ -114,9 +113,7 @@ impl RunningStore {
 
     /// Puts it under supervision: from now on it stops with the system, after everybody else.
     pub fn supervise(&self, system: &ActorSystem) -> anyhow::Result<()> {
-        let replica = self.replica.clone();
-        let row = Child::new(STORE, Lane::Control).stops(Stops::Last);
-        system.start(row, move || StoreActor::new(replica.clone()))?;
+        store_actor::start(system, &self.replica)?;
         Ok(())
     }
 }

@@ -5,11 +5,13 @@
 pub mod chance;
 pub mod disk;
 pub mod first_run;
+pub mod mesh;
 pub mod trace;
 pub mod world;
 
 pub use chance::Chance;
 pub use disk::FaultyDisk;
+pub use mesh::Mesh;
 pub use trace::Trace;
 pub use world::{SimHost, World};
 

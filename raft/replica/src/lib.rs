@@ -6,21 +6,30 @@
 
 pub mod applied;
 pub mod data_dir;
+mod forward;
 pub mod journal;
+mod letters;
 mod log_store;
+mod members;
+mod message_transport;
 mod network;
 mod quorum;
+pub mod raft_actor;
+mod raft_log;
 mod raft_types;
+mod receiving;
 pub mod record;
 mod replica;
 mod report;
 pub mod snapshot_file;
+mod snapshot_intake;
 mod space;
 mod state_machine;
 pub mod store_actor;
 mod writer;
 
-pub use network::{NoPeers, Peer, RaftTransport};
+pub use message_transport::MessageTransport;
+pub use network::{Chunks, NoPeers, Peer, RaftTransport};
 pub use raft_types::{Types, Vote};
 pub use replica::{Replica, ReplicaConfig, Start, StartError};
 pub use report::{kinds, report};

@@ -9,11 +9,14 @@ use std::io;
 use std::ops::RangeBounds;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use kactor_protocol::raft::APPEND_BYTES_MAX;
+use kactor_protocol::store::Write;
+use kactor_state::Command;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
-use openraft::{OptionalSend, RaftLogReader};
+use openraft::{EntryPayload, OptionalSend, RaftLogReader};
 
 use crate::journal::Recovered;
-use crate::raft_types::{Entry, LogId, Types, Vote};
+use crate::raft_types::{Entry, LogId, Proposal, Types, Vote};
 use crate::record::Record;
 use crate::writer::{Done, Request, Writer};
 
@@ -65,8 +68,30 @@ impl RaftLogReader<Types> for LogStore {
         end: u64,
     ) -> Result<Vec<Entry>, io::Error> {
         let log = self.log();
-        Ok(log.entries.range(start..end).take(READ_LEN_MAX).map(|(_, it)| it.clone()).collect())
+        let mut n_bytes = 0;
+        // At least one, and no more than fit into one message.
+        let fits = |(nth, (_, entry)): &(usize, (&u64, &Entry))| {
+            n_bytes += bytes_of(entry);
+            *nth == 0 || (*nth < READ_LEN_MAX && n_bytes <= APPEND_BYTES_MAX)
+        };
+        let entries = log.entries.range(start..end).enumerate().take_while(fits);
+        Ok(entries.map(|(_, (_, it))| it.clone()).collect())
     }
+}
+
+/// What an entry takes in a message, at most.
+fn bytes_of(entry: &Entry) -> usize {
+    const BESIDE_BODY: usize = 256;
+    let EntryPayload::Normal(Proposal(Command::Transact { propose, .. })) = &entry.payload else {
+        return BESIDE_BODY;
+    };
+    let body = |it: &Write| match it {
+        Write::Put { value, .. } => value.body.len(),
+        Write::Delete { .. } | Write::Touch { .. } | Write::Add { .. } => 0,
+    };
+    let writes = propose.writes.iter().map(|it| it.key().as_str().len() + body(it) + BESIDE_BODY);
+    let guards = propose.guards.iter().map(|it| it.key().as_str().len() + BESIDE_BODY);
+    BESIDE_BODY + writes.sum::<usize>() + guards.sum::<usize>()
 }
 
 impl RaftLogStorage<Types> for LogStore {

@@ -1,67 +1,112 @@
-//! The seam to the other replicas: whatever carries raft's messages (QUIC later, a channel in the simulator).
+//! The seam to the other replicas: whatever carries raft's messages (`MessageTransport`, or a test's own).
 //!
 //! `RaftTransport` is object-safe and speaks openraft's request types in memory; the implementation that crosses hosts
-//! encodes them as frozen records. A lone replica has `NoPeers`, which reaches nobody.
+//! encodes them as frozen records. What a follower asks its leader goes the same way. A lone replica has `NoPeers`.
 
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
-use openraft::network::RPCOption;
+use kactor_protocol::frame::Refusal;
+use kactor_protocol::raft::{ReadIndex, VoteKind};
+use kactor_protocol::store::Propose;
+use kactor_protocol::time::Deadline;
+use kactor_protocol::{HostId, Message};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{Backoff, RPCOption};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 
 use crate::raft_types::{Types, Vote};
 use crate::state_machine::{Snapshot, SnapshotBody, SnapshotMeta};
 
-/// Reaches a peer by its id and present address. An error means "unreachable now"; raft tries again.
+/// How long entries may take to be on the peer's disk. A heartbeat has raft's own, much shorter time: a slow disk must
+/// not make entries be sent again and again.
+const ENTRIES_TTL: Duration = Duration::from_secs(2);
+/// Pauses between attempts to reach a peer; the last one repeats.
+const BACKOFF_MS: [u64; 4] = [50, 100, 200, 400];
+
+/// A state's bytes, made while they are sent.
+pub type Chunks = Box<dyn Iterator<Item = Bytes> + Send>;
+
+/// Reaches a peer. An error means "unreachable now", `TimedOut` "no answer in time"; raft tries again.
 #[async_trait]
 pub trait RaftTransport: Send + Sync {
     async fn append(
         &self,
         peer: &Peer,
         request: AppendEntriesRequest<Types>,
+        ttl: Duration,
     ) -> io::Result<AppendEntriesResponse<Types>>;
 
     async fn vote(
         &self,
         peer: &Peer,
+        kind: VoteKind,
         request: VoteRequest<Types>,
+        ttl: Duration,
     ) -> io::Result<VoteResponse<Types>>;
 
-    async fn pre_vote(
-        &self,
-        peer: &Peer,
-        request: VoteRequest<Types>,
-    ) -> io::Result<VoteResponse<Types>>;
-
+    /// `ttl` is for each chunk.
     async fn snapshot(
         &self,
         peer: &Peer,
         vote: Vote,
         meta: SnapshotMeta,
-        chunks: Vec<Bytes>,
+        chunks: Chunks,
+        ttl: Duration,
     ) -> io::Result<SnapshotResponse<Types>>;
+
+    async fn transfer_leader(
+        &self,
+        peer: &Peer,
+        request: TransferLeaderRequest<Types>,
+        ttl: Duration,
+    ) -> io::Result<TransferLeaderResponse<Types>>;
+
+    /// Asks the store of the leader's host.
+    async fn propose(
+        &self,
+        leader: &HostId,
+        propose: Propose,
+        deadline: Deadline,
+    ) -> Result<<Propose as Message>::Reply, Refusal>;
+
+    /// Asks the store of the leader's host.
+    async fn read_index(
+        &self,
+        leader: &HostId,
+        deadline: Deadline,
+    ) -> Result<<ReadIndex as Message>::Reply, Refusal>;
 }
 
-/// Another replica.
+/// Another replica, as this one knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     pub id: u64,
-    pub address: String,
+    /// The name of its host. Where that is reached now is the transport's business.
+    pub host: String,
+    /// Which cluster and replica asks.
+    pub cluster: Arc<str>,
+    pub from: u64,
 }
 
 /// The transport of a replica that is alone.
 pub struct NoPeers;
 
 fn alone<T>(peer: &Peer) -> io::Result<T> {
-    let reason = format!("no transport to replica {} at {}", peer.id, peer.address);
+    let reason = format!("no transport to replica {} on {}", peer.id, peer.host);
     Err(io::Error::new(io::ErrorKind::NotConnected, reason))
+}
+
+fn no_leader<T>(leader: &HostId) -> Result<T, Refusal> {
+    Err(Refusal::Unreachable { host: leader.to_string(), reason: "no transport".into() })
 }
 
 #[async_trait]
@@ -70,18 +115,17 @@ impl RaftTransport for NoPeers {
         &self,
         peer: &Peer,
         _: AppendEntriesRequest<Types>,
+        _: Duration,
     ) -> io::Result<AppendEntriesResponse<Types>> {
         alone(peer)
     }
 
-    async fn vote(&self, peer: &Peer, _: VoteRequest<Types>) -> io::Result<VoteResponse<Types>> {
-        alone(peer)
-    }
-
-    async fn pre_vote(
+    async fn vote(
         &self,
         peer: &Peer,
+        _: VoteKind,
         _: VoteRequest<Types>,
+        _: Duration,
     ) -> io::Result<VoteResponse<Types>> {
         alone(peer)
     }
@@ -91,15 +135,46 @@ impl RaftTransport for NoPeers {
         peer: &Peer,
         _: Vote,
         _: SnapshotMeta,
-        _: Vec<Bytes>,
+        _: Chunks,
+        _: Duration,
     ) -> io::Result<SnapshotResponse<Types>> {
         alone(peer)
+    }
+
+    async fn transfer_leader(
+        &self,
+        peer: &Peer,
+        _: TransferLeaderRequest<Types>,
+        _: Duration,
+    ) -> io::Result<TransferLeaderResponse<Types>> {
+        alone(peer)
+    }
+
+    async fn propose(
+        &self,
+        leader: &HostId,
+        _: Propose,
+        _: Deadline,
+    ) -> Result<<Propose as Message>::Reply, Refusal> {
+        no_leader(leader)
+    }
+
+    async fn read_index(
+        &self,
+        leader: &HostId,
+        _: Deadline,
+    ) -> Result<<ReadIndex as Message>::Reply, Refusal> {
+        no_leader(leader)
     }
 }
 
 /// Gives openraft a link per peer.
 #[derive(Clone)]
-pub(crate) struct Links(pub Arc<dyn RaftTransport>);
+pub(crate) struct Links {
+    pub transport: Arc<dyn RaftTransport>,
+    pub cluster: Arc<str>,
+    pub own: u64,
+}
 
 pub(crate) struct Link {
     transport: Arc<dyn RaftTransport>,
@@ -110,13 +185,22 @@ impl RaftNetworkFactory<Types> for Links {
     type Network = Link;
 
     async fn new_client(&mut self, target: u64, node: &openraft::impls::BasicNode) -> Link {
-        let peer = Peer { id: target, address: node.addr.clone() };
-        Link { transport: self.0.clone(), peer }
+        let peer = Peer {
+            id: target,
+            host: node.addr.clone(),
+            cluster: self.cluster.clone(),
+            from: self.own,
+        };
+        Link { transport: self.transport.clone(), peer }
     }
 }
 
-fn unreachable(error: io::Error) -> RPCError<Types> {
-    RPCError::Unreachable(Unreachable::new(&error))
+/// What got no answer in time may be tried at once; who can't be reached is left alone for a moment.
+fn failed(error: io::Error) -> RPCError<Types> {
+    match error.kind() {
+        io::ErrorKind::TimedOut => RPCError::Network(NetworkError::new(&error)),
+        _ => RPCError::Unreachable(Unreachable::new(&error)),
+    }
 }
 
 impl RaftNetworkV2<Types> for Link {
@@ -125,25 +209,34 @@ impl RaftNetworkV2<Types> for Link {
     async fn append_entries(
         &mut self,
         request: AppendEntriesRequest<Types>,
-        _: RPCOption,
+        option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
-        self.transport.append(&self.peer, request).await.map_err(unreachable)
+        let ttl = match request.entries.is_empty() {
+            true => option.hard_ttl(),
+            false => ENTRIES_TTL,
+        };
+        self.transport.append(&self.peer, request, ttl).await.map_err(failed)
     }
 
     async fn vote(
         &mut self,
         request: VoteRequest<Types>,
-        _: RPCOption,
+        option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        self.transport.vote(&self.peer, request).await.map_err(unreachable)
+        let kind = match request.leadership_transfer {
+            true => VoteKind::Transfer,
+            false => VoteKind::Real,
+        };
+        self.transport.vote(&self.peer, kind, request, option.hard_ttl()).await.map_err(failed)
     }
 
     async fn pre_vote(
         &mut self,
         request: VoteRequest<Types>,
-        _: RPCOption,
+        option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        self.transport.pre_vote(&self.peer, request).await.map_err(unreachable)
+        let ttl = option.hard_ttl();
+        self.transport.vote(&self.peer, VoteKind::Pre, request, ttl).await.map_err(failed)
     }
 
     async fn full_snapshot(
@@ -151,10 +244,11 @@ impl RaftNetworkV2<Types> for Link {
         vote: Vote,
         snapshot: Snapshot,
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
-        _: RPCOption,
+        option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
         let chunks = snapshot.snapshot.into_chunks();
-        let sent = self.transport.snapshot(&self.peer, vote, snapshot.meta, chunks);
+        let ttl = option.hard_ttl();
+        let sent = self.transport.snapshot(&self.peer, vote, snapshot.meta, chunks, ttl);
         let cancel = std::pin::pin!(cancel);
         match futures::future::select(sent, cancel).await {
             futures::future::Either::Left((sent, _)) => {
@@ -162,5 +256,20 @@ impl RaftNetworkV2<Types> for Link {
             }
             futures::future::Either::Right((closed, _)) => Err(StreamingError::Closed(closed)),
         }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Types>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
+        let ttl = option.hard_ttl();
+        self.transport.transfer_leader(&self.peer, request, ttl).await.map_err(failed)
+    }
+
+    fn backoff(&self) -> Option<Backoff> {
+        let last = BACKOFF_MS[BACKOFF_MS.len() - 1];
+        let pauses = BACKOFF_MS.into_iter().chain(std::iter::repeat(last));
+        Some(Backoff::new(pauses.map(Duration::from_millis)))
     }
 }

@@ -9,18 +9,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use kactor_runtime::env::{Env, Lane};
-use kactor_state::{
-    Applied, ClusterState, RangeSum, SnapshotReader, SnapshotWriter, VersionRecord,
-};
+use kactor_state::{Applied, ClusterState, RangeSum, SnapshotWriter, VersionRecord};
 use kactor_store::{CheckpointStatus, StoppedAt, Table};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::applied::{APPLIED_FORMAT, AppliedError, AppliedMeta, AppliedStore, Rows};
+use crate::network::Chunks;
 use crate::raft_types::{Answer, Committed, Entry, LogId, StoredMembership, Types};
 use crate::space::Space;
 
@@ -43,8 +41,6 @@ pub type SnapshotMeta = openraft::SnapshotMeta<Committed, u64, openraft::impls::
 pub enum SnapshotBody {
     /// Here: encoded when it is sent. It shares its bytes with the table.
     State(Box<ClusterState>),
-    /// As it arrived.
-    Chunks(Vec<Bytes>),
     /// What a checkpoint hands to openraft, which drops it: the table as it is when this is opened.
     Table(TableAtOpen),
 }
@@ -59,27 +55,25 @@ impl std::fmt::Debug for TableAtOpen {
 }
 
 impl SnapshotBody {
-    pub fn into_chunks(self) -> Vec<Bytes> {
-        match self {
-            SnapshotBody::State(state) => SnapshotWriter::new(&state).collect(),
-            SnapshotBody::Chunks(chunks) => chunks,
-            SnapshotBody::Table(table) => SnapshotWriter::new(&table.0.read()).collect(),
-        }
+    /// Its bytes, made one chunk after the other.
+    pub fn into_chunks(self) -> Chunks {
+        Box::new(match self {
+            SnapshotBody::State(state) => SnapshotWriter::new(&state),
+            SnapshotBody::Table(table) => SnapshotWriter::new(&table.0.read()),
+        })
     }
 
-    fn into_state(self) -> Result<ClusterState, kactor_state::SnapshotError> {
+    fn into_state(self) -> ClusterState {
         match self {
-            SnapshotBody::State(state) => Ok(*state),
-            SnapshotBody::Table(table) => Ok(table.0.read().clone()),
-            SnapshotBody::Chunks(chunks) => {
-                let mut reader = SnapshotReader::default();
-                for chunk in chunks {
-                    reader.push(&chunk)?;
-                }
-                reader.finish()
-            }
+            SnapshotBody::State(state) => *state,
+            SnapshotBody::Table(table) => table.0.read().clone(),
         }
     }
+}
+
+/// What installing this state may take on the disk, the old one beside it.
+pub(crate) fn install_bytes(state: &ClusterState) -> u64 {
+    whole_bytes(state).saturating_mul(2).saturating_add(SLED_BYTES)
 }
 
 type Work = Box<dyn FnOnce(&mut dyn AppliedStore) -> Result<(), AppliedError> + Send>;
@@ -468,7 +462,7 @@ impl RaftStateMachine<Types> for StateMachine {
         meta: &SnapshotMeta,
         body: SnapshotBody,
     ) -> Result<(), io::Error> {
-        let state = body.into_state().map_err(io::Error::other)?;
+        let state = body.into_state();
         let record = AppliedMeta {
             format: APPLIED_FORMAT,
             applied: meta.last_log_id.map(Into::into),

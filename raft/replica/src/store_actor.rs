@@ -6,8 +6,11 @@
 
 use std::sync::Arc;
 
+use kactor_protocol::raft::ReadIndex;
 use kactor_protocol::store::{Propose, ProposeError};
+use kactor_runtime::env::Lane;
 use kactor_runtime::prelude::*;
+use kactor_runtime::{Origin, StartError};
 use kactor_store::CompactionPolicy;
 
 use crate::replica::Replica;
@@ -35,6 +38,18 @@ impl StoreActor {
     pub fn new(replica: Arc<Replica>) -> Self {
         Self { replica, n_in_flight: 0, end: End::NotAsked }
     }
+}
+
+/// Starts it under supervision and opens it to other control hosts. It ends the replica when it stops, last of all.
+pub fn start(
+    system: &ActorSystem,
+    replica: &Arc<Replica>,
+) -> Result<ActorRef<StoreActor>, StartError> {
+    let replica = replica.clone();
+    let row = Child::new(STORE, Lane::Control).stops(Stops::Last);
+    let actor = system.start(row, move || StoreActor::new(replica.clone()))?;
+    actor.open_to_asks::<Propose>().open_to_asks::<ReadIndex>();
+    Ok(actor)
 }
 
 impl Actor for StoreActor {
@@ -83,9 +98,34 @@ impl Handler<Ask<Propose>> for StoreActor {
             return reply.reply(Err(ProposeError::Overloaded));
         }
         self.n_in_flight += 1;
-        let store = self.replica.store().clone();
-        let proposed = trail.follow(async move { store.propose(body, deadline).await });
+        // Another host asks the leader: what is not the leader says so, and forwards nothing.
+        let is_forwarded = matches!(trail.from, Origin::Peer { .. });
+        let replica = self.replica.clone();
+        let proposed = trail.follow(async move {
+            match is_forwarded {
+                true => replica.propose_here(body, deadline).await,
+                false => replica.store().propose(body, deadline).await,
+            }
+        });
         ctx.spawn(proposed.into_actor(self).map(|answer, actor, _| {
+            actor.n_in_flight -= 1;
+            reply.reply(answer);
+        }));
+    }
+}
+
+impl Handler<Ask<ReadIndex>> for StoreActor {
+    type Result = ();
+
+    fn handle(&mut self, ask: Ask<ReadIndex>, ctx: &mut Context<Self>) {
+        let Ask { trail, reply, .. } = ask;
+        if self.n_in_flight == IN_FLIGHT_MAX {
+            return reply.refuse(Refusal::Overloaded);
+        }
+        self.n_in_flight += 1;
+        let replica = self.replica.clone();
+        let confirmed = trail.follow(async move { replica.log().read_index_here().await });
+        ctx.spawn(confirmed.into_actor(self).map(|answer, actor, _| {
             actor.n_in_flight -= 1;
             reply.reply(answer);
         }));

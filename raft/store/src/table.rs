@@ -173,6 +173,16 @@ impl Table {
         (seen >= hub.offered).then(|| hub.add(interest.clone(), mailbox.clone()))
     }
 
+    /// Waits until `revision` is applied.
+    pub async fn until_applied(self: &Arc<Self>, revision: Revision) -> Result<(), ReadError> {
+        self.reach(Reached::Revision(revision)).await
+    }
+
+    /// Waits until the log's entry `index` is applied.
+    pub async fn until_index(self: &Arc<Self>, index: u64) -> Result<(), ReadError> {
+        self.reach(Reached::Index(index)).await
+    }
+
     pub(crate) async fn reach(self: &Arc<Self>, goal: Reached) -> Result<(), ReadError> {
         let mut waiting = Waiting { table: self, goal, id: None };
         std::future::poll_fn(|context| waiting.poll(context.waker())).await

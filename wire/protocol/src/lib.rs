@@ -12,6 +12,7 @@ pub mod ids;
 pub mod insight;
 pub mod message;
 pub mod node;
+pub mod raft;
 pub mod store;
 pub mod table;
 pub mod time;

@@ -6,7 +6,7 @@
 
 use crate::ids::MessageId;
 use crate::message::{Lane, Message, Overload, Row, Sender, reencode};
-use crate::{insight, node, store};
+use crate::{insight, node, raft, store};
 
 macro_rules! lane {
     () => {
@@ -39,6 +39,12 @@ macro_rules! messages {
 
 messages! {
     101 store::Propose => Result<store::Committed, store::ProposeError>, from [Control], Wait;
+    102 raft::ReadIndex => Result<u64, raft::ReadIndexError>, from [Control], Wait;
+    111 raft::AppendEntries => Result<raft::AppendReply, raft::RaftRefusal>, from [Replica], Wait;
+    112 raft::RequestVote => Result<raft::VoteReply, raft::RaftRefusal>, from [Replica], Wait;
+    113 raft::InstallSnapshot => Result<raft::SnapshotReply, raft::RaftRefusal>, from [Replica], Wait, Bulk;
+    114 raft::CompareState => Result<raft::StateSums, raft::RaftRefusal>, from [Replica], Wait;
+    115 raft::TransferLeader => Result<raft::TransferReply, raft::RaftRefusal>, from [Replica], Wait;
     201 node::CallApi => Result<node::ApiReply, node::CallError>, from [WorkerSelf], Wait;
     202 node::Follow => node::Following, from [WorkerSelf], Wait, Bulk;
     203 node::Heartbeat => (), from [WorkerSelf], Coalesce;

@@ -20,6 +20,8 @@ use kactor_protocol::*;
 
 #[path = "golden/node_examples.rs"]
 mod node_examples;
+#[path = "golden/raft_examples.rs"]
+mod raft_examples;
 
 /// File name → bytes.
 struct Examples(BTreeMap<String, Bytes>);
@@ -43,6 +45,7 @@ fn examples() -> Examples {
     let mut out = Examples(BTreeMap::new());
     store_examples(&mut out);
     node_examples::add(&mut out);
+    raft_examples::add(&mut out);
     insight_questions(&mut out);
     insight_answers(&mut out);
     out

@@ -1,0 +1,7 @@
+//! Several replicas in one simulated world: elections, replication, cuts, crashes, membership.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests, where a panic is the failure")]
+
+mod kit;
+mod membership;
+mod replication;
