@@ -76,7 +76,9 @@ fn answered<T>(peer: &Peer, asked: Result<Result<T, RaftRefusal>, Refusal>) -> i
         }
         Err(refusal) => {
             let kind = match refusal {
-                Refusal::DeadlinePassed | Refusal::Overloaded => io::ErrorKind::TimedOut,
+                Refusal::DeadlinePassed | Refusal::Overloaded | Refusal::Lost { .. } => {
+                    io::ErrorKind::TimedOut
+                }
                 _ => io::ErrorKind::NotConnected,
             };
             Err(io::Error::new(kind, format!("replica {} on {}: {refusal}", peer.id, peer.host)))

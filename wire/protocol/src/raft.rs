@@ -202,7 +202,9 @@ pub struct CompareState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StateSums {
     /// The receiver is past that entry already.
-    Passed { applied: u64 },
+    Passed {
+        applied: u64,
+    },
     Ranges(Vec<RangeSums>),
     /// The first `OBJECT_SUMS_MAX` objects of the range, by key.
     Objects(Vec<ObjectSums>),

@@ -114,8 +114,7 @@ fn sums(out: &mut Examples) {
     out.request("ranges", &all);
     out.request("objects", &CompareState { range: Some("//pods/".into()), ..all });
     let range = RangeSums { range: "//pods/".into(), n_objects: 300, sum: u64::MAX };
-    let object =
-        ObjectSums { key: super::key("web"), modified: Revision(70_000), hash: 1 << 60 };
+    let object = ObjectSums { key: super::key("web"), modified: Revision(70_000), hash: 1 << 60 };
     for (variant, reply) in [
         ("passed", Ok(StateSums::Passed { applied: 70_001 })),
         ("ranges", Ok(StateSums::Ranges(vec![range]))),
