@@ -24,6 +24,7 @@ mod protobuf;
 pub use kactor_streams::query;
 mod reply;
 mod resources;
+pub mod rotation;
 pub mod route;
 pub mod tls;
 mod upgrade;

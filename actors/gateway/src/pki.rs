@@ -1,8 +1,8 @@
 //! The cluster's own certificate authority, what it issues, and the key that signs service-account tokens.
 //!
 //! On disk are only the three things that cannot be made again: the CA's certificate, its key and the token key
-//! (`ca.crt`, `ca.key`, `sa.key` under `DATA/pki`, mode 0600). Serving, admin and node certificates are issued at
-//! every start, so no file of theirs can expire, leak or disagree with the host's addresses. Invariant: a file is
+//! (`ca.crt`, `ca.key`, `sa.key` under `DATA/pki`, mode 0600). Serving and admin certificates are issued at
+//! every start (hosts' own are theirs: `hosts.rs`), so no file of theirs can expire, leak or disagree with the host's addresses. Invariant: a file is
 //! whole or absent (written beside, synced, renamed), and a key that is there is never replaced: clients and nodes
 //! trust what it signed.
 
@@ -18,6 +18,9 @@ use rcgen::{
 };
 
 mod files;
+mod hosts;
+
+pub use hosts::{HOST_LIFETIME, HostCertificate, HostKey, key_hash, request_key_hash, validity};
 
 const CA_CERT: &str = "ca.crt";
 const CA_KEY: &str = "ca.key";
@@ -90,6 +93,8 @@ pub enum PkiError {
         "{path} cannot be read as PEM: {reason}; restore it from a backup of the data directory"
     )]
     Unreadable { path: PathBuf, reason: String },
+    #[error("the request for a certificate can't be taken: {reason}")]
+    Request { reason: String },
     #[error("issuing a certificate for {subject} failed")]
     Issue {
         subject: String,

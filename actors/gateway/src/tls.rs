@@ -4,7 +4,7 @@
 //! 401 with a Status (k8s.io/apiserver pkg/authentication/request/x509). So the verifier here checks that the
 //! client holds the key and nothing else, and [`ClientCertificates::judge`] checks chain, purpose and dates.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kactor_protocol::time::Timestamp;
@@ -14,8 +14,9 @@ use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, ring as ring_provider};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
 use rustls::{
     DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
 };
@@ -91,22 +92,56 @@ fn subject(leaf: &CertificateDer<'_>) -> Option<(Subject, Timestamp)> {
     Some((Subject { user, groups }, Timestamp::from_seconds(not_after)))
 }
 
+/// What a listener shows to new connections. A later certificate takes its place; live connections notice nothing.
+#[derive(Debug)]
+pub struct ServingCertificate(Mutex<Arc<CertifiedKey>>);
+
+impl ServingCertificate {
+    pub fn new(serving: &Identity) -> Result<Self, TlsError> {
+        certified(serving).map(|it| Self(Mutex::new(it)))
+    }
+
+    pub fn set(&self, serving: &Identity) -> Result<(), TlsError> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = certified(serving)?;
+        Ok(())
+    }
+}
+
+impl ResolvesServerCert for ServingCertificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}
+
+fn certified(serving: &Identity) -> Result<Arc<CertifiedKey>, TlsError> {
+    let chain = certificates("the serving certificate", &serving.cert_pem)?;
+    let key = PrivateKeyDer::from_pem_slice(serving.key_pem.as_bytes())
+        .map_err(|it| TlsError::Pem { what: "the serving key", reason: it.to_string() })?;
+    CertifiedKey::from_der(chain, key, &ring_provider::default_provider())
+        .map(Arc::new)
+        .map_err(TlsError::Serving)
+}
+
 /// The configuration to serve with, and the judge of what clients show.
 pub fn server(
     serving: &Identity,
     ca_pem: &str,
 ) -> Result<(Arc<ServerConfig>, ClientCertificates), TlsError> {
+    server_showing(&Arc::new(ServingCertificate::new(serving)?), ca_pem)
+}
+
+/// As [`server`], with a certificate that may be replaced while connections are served.
+pub fn server_showing(
+    serving: &Arc<ServingCertificate>,
+    ca_pem: &str,
+) -> Result<(Arc<ServerConfig>, ClientCertificates), TlsError> {
     let provider = Arc::new(ring_provider::default_provider());
     let webpki = verifier(&provider, ca_pem)?;
-    let chain = certificates("the serving certificate", &serving.cert_pem)?;
-    let key = PrivateKeyDer::from_pem_slice(serving.key_pem.as_bytes())
-        .map_err(|it| TlsError::Pem { what: "the serving key", reason: it.to_string() })?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(TlsError::Serving)?
         .with_client_cert_verifier(Arc::new(AskForCertificate { webpki: Arc::clone(&webpki) }))
-        .with_single_cert(chain, key)
-        .map_err(TlsError::Serving)?;
+        .with_cert_resolver(serving.clone());
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok((Arc::new(config), ClientCertificates { webpki }))
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use kactor_protocol::frame::{Frame, PROTOCOL_VERSION, Refusal};
 use kactor_protocol::message::{Lane, Row};
-use kactor_protocol::{HostId, Incarnation};
+use kactor_protocol::{HostId, Incarnation, Timestamp};
 use kactor_quic::{
     Credentials, CredentialsError, Host, Identity, LinkError, LinkStatus, Links, LinksConfig,
     LinksError,
@@ -81,6 +81,8 @@ pub struct HostLinks {
     env: Env,
     address: SocketAddr,
     following: TaskHandle,
+    /// From when until when the certificate is good.
+    validity: Mutex<Validity>,
 }
 
 /// Between links and actors.
@@ -98,7 +100,7 @@ impl HostLinks {
         setup: LinkSetup,
         directory: Directory,
     ) -> Result<Arc<Self>, StartError> {
-        let credentials = credentials(&setup.host, &setup.pems)?;
+        let (credentials, validity) = credentials(&setup.host, &setup.pems)?;
         let socket = UdpSocket::bind(setup.listen)
             .map_err(|source| StartError::Bind { address: setup.listen, source })?;
         let desk = Arc::new(Desk {
@@ -123,7 +125,15 @@ impl HostLinks {
         let links = links.await.map_err(|_| StartError::Stopped)??;
         let address = links.local_addr().map_err(|it| StartError::Links(LinksError::Socket(it)))?;
         let following = env.spawn(env::Lane::Links, follow(links.clone(), desk.clone()));
-        Ok(Arc::new(Self { host, links, desk, env: env.clone(), address, following }))
+        Ok(Arc::new(Self {
+            host,
+            links,
+            desk,
+            env: env.clone(),
+            address,
+            following,
+            validity: Mutex::new(validity),
+        }))
     }
 
     /// Gives the links the actors that they bring frames to.
@@ -153,7 +163,15 @@ impl HostLinks {
 
     /// New handshakes use these; connections are replaced one by one, without a gap.
     pub fn set_credentials(&self, pems: &LinkPems) -> Result<(), StartError> {
-        Ok(self.links.set_credentials(&credentials(&self.host, pems)?)?)
+        let (credentials, validity) = credentials(&self.host, pems)?;
+        self.links.set_credentials(&credentials)?;
+        *self.validity.lock().unwrap_or_else(PoisonError::into_inner) = validity;
+        Ok(())
+    }
+
+    /// From when until when the certificate is good that new handshakes use.
+    pub fn certificate(&self) -> (Timestamp, Timestamp) {
+        *self.validity.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says goodbye to the other hosts. Afterwards nothing is sent and nothing comes.
@@ -169,12 +187,14 @@ impl HostLinks {
     }
 }
 
-fn credentials(host: &HostId, pems: &LinkPems) -> Result<Credentials, StartError> {
+type Validity = (Timestamp, Timestamp);
+
+fn credentials(host: &HostId, pems: &LinkPems) -> Result<(Credentials, Validity), StartError> {
     let credentials = Credentials::from_pem(&pems.cert, &pems.key, &pems.ca)?;
     let other = |found: String| StartError::OtherHost { host: host.clone(), found };
     let identity = credentials.identity().map_err(|it| other(it.to_string()))?;
     match identity.host == *host {
-        true => Ok(credentials),
+        true => Ok((credentials, (identity.not_before, identity.not_after))),
         false => Err(other(format!("host {}", identity.host))),
     }
 }

@@ -3,11 +3,15 @@
 //! Whom this host links, at which address, and what each may send is the [`Directory`]'s word, which the cluster's records
 //! fill; a certificate only proves which host speaks, by a key that its name is bound to. Lost hosts become `PeerDown`.
 
+mod certificates_actor;
 mod directory;
 mod ground;
 mod host_links;
+mod renewal_actor;
 
+pub use certificates_actor::{Authority, CERTIFICATES, CertificatesActor, Issued};
 pub use directory::{Directory, HostEntry};
 pub use host_links::{HostLinks, LinkPems, LinkSetup, StartError};
 pub use kactor_protocol::message::Lane;
 pub use kactor_quic::LinkStatus;
+pub use renewal_actor::{HOST_CERTIFICATE, Keep, RenewalActor, RenewalSetup};

@@ -5,6 +5,7 @@
 //! is a new message. Only `codec.rs` names bincode.
 
 pub mod address;
+pub mod certificates;
 pub mod codec;
 pub mod frame;
 pub mod fuzz;

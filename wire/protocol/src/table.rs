@@ -1,12 +1,12 @@
 //! The message table: every message that may cross hosts, one row each.
 //!
 //! A new message is a struct in the file of its subject and a row here, with an id that was never used (README.md,
-//! "A new message"). Ids by hundreds: 1 the store, 2 nodes, 9 insight. A row is never changed and never removed. A row
+//! "A new message"). Ids by hundreds: 1 the store, 2 nodes, 3 the cluster, 9 insight. A row is never changed and never removed. A row
 //! that ends with `Bulk` travels beside the urgent ones; all messages of one conversation take the same lane.
 
 use crate::ids::MessageId;
 use crate::message::{Lane, Message, Overload, Row, Sender, reencode};
-use crate::{insight, node, raft, store};
+use crate::{certificates, insight, node, raft, store};
 
 macro_rules! lane {
     () => {
@@ -54,6 +54,7 @@ messages! {
     223 node::StreamCredit => (), from [Control, WorkerSelf], Wait, Bulk;
     224 node::StreamResize => (), from [Control], Wait, Bulk;
     225 node::StreamEnded => (), from [Control, WorkerSelf], Wait, Bulk;
+    303 certificates::RenewCertificate => Result<certificates::RenewedCertificate, certificates::RenewError>, from [WorkerSelf, Control], Shed;
     901 insight::Insight => insight::InsightReply, from [Operator], Shed;
 }
 

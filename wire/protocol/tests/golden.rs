@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use bytes::Bytes;
+use kactor_protocol::certificates::*;
 use kactor_protocol::codec::encode;
 use kactor_protocol::frame::{Frame, FrameKind, Header, Party, Refusal};
 use kactor_protocol::ids::LetterId;
@@ -46,6 +47,7 @@ fn examples() -> Examples {
     store_examples(&mut out);
     node_examples::add(&mut out);
     raft_examples::add(&mut out);
+    certificate_examples(&mut out);
     insight_questions(&mut out);
     insight_answers(&mut out);
     out
@@ -132,6 +134,15 @@ fn propose_answers(out: &mut Examples, r: Revision, u: Uid) {
     ] {
         out.reply::<Propose>(variant, &Err(error));
     }
+}
+
+fn certificate_examples(out: &mut Examples) {
+    out.request("renew", &RenewCertificate { request: "-----BEGIN".into() });
+    let renewed = RenewedCertificate { certificate: "-----BEGIN C".into(), ca: "CA".into() };
+    out.reply::<RenewCertificate>("renewed", &Ok(renewed));
+    let why = || "another key".into();
+    out.reply::<RenewCertificate>("refused", &Err(RenewError::Refused { why: why() }));
+    out.reply::<RenewCertificate>("unavailable", &Err(RenewError::Unavailable { why: why() }));
 }
 
 fn actor(name: &str) -> ActorName {

@@ -74,6 +74,7 @@ pub struct Identity {
     pub host: HostId,
     /// SHA-256 of the public key (its SubjectPublicKeyInfo): a node's name is bound to one key.
     pub key_hash: [u8; 32],
+    pub not_before: Timestamp,
     pub not_after: Timestamp,
 }
 
@@ -103,11 +104,13 @@ impl Identity {
             .and_then(|it| HostId::new(it).ok())
             .ok_or_else(|| IdentityError::NoHost { subject: subject.to_string() })?;
         let hash = digest(&SHA256, certificate.public_key().raw);
-        let not_after = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0);
+        let seconds = |it: i64| Timestamp::from_seconds(u64::try_from(it).unwrap_or(0));
+        let validity = certificate.validity();
         Ok(Self {
             host,
             key_hash: hash.as_ref().try_into().expect("SHA-256 has 32 bytes"),
-            not_after: Timestamp::from_seconds(not_after),
+            not_before: seconds(validity.not_before.timestamp()),
+            not_after: seconds(validity.not_after.timestamp()),
         })
     }
 }

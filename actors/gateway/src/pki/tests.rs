@@ -51,3 +51,57 @@ fn a_lost_key_is_reported_and_a_first_start_that_was_killed_goes_on() {
     std::fs::write(dir.path().join(CA_KEY), "no key").unwrap();
     assert!(matches!(opened(&env, dir.path()).err().unwrap(), PkiError::Unreadable { .. }));
 }
+
+#[test]
+fn a_host_keeps_its_key_and_is_certified_for_the_name_that_it_was_admitted_under() {
+    let dir = tempfile::tempdir().unwrap();
+    let env = Env::machine();
+    let pki = opened(&env, &dir.path().join("pki")).unwrap();
+    let open = || futures::executor::block_on(HostKey::open(&env, dir.path(), "host.key")).unwrap();
+    let (first, second) = (open(), open());
+    assert_eq!((first.pem(), first.hash()), (second.pem(), second.hash()), "it is kept");
+    let mode = std::fs::metadata(dir.path().join("host.key")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    // The request names another host and its sender would like more rights: only its key counts.
+    let request = first.request("n1-or-so").unwrap();
+    assert_eq!(request_key_hash(&request), Some(first.hash()));
+    let hour = Duration::from_secs(3600);
+    let issued = pki.issue_host(&env, "n2", &request, hour).unwrap();
+    assert_eq!((issued.key_hash, key_hash(&issued.pem)), (first.hash(), Some(first.hash())));
+    let (from, until) = validity(&issued.pem).unwrap();
+    let now = env.wall();
+    assert!(from < now && now < until && until <= now.plus(hour));
+    assert_eq!(until, issued.not_after);
+    let (pem, _) =
+        x509_parser::pem::Pem::read(std::io::Cursor::new(issued.pem.as_bytes())).unwrap();
+    let certificate = pem.parse_x509().unwrap();
+    assert_eq!(
+        certificate.subject().to_string(),
+        "CN=system:node:n2, O=system:nodes",
+        "the request's own subject is not taken over"
+    );
+    let usage = certificate.extended_key_usage().unwrap().unwrap().value;
+    assert!(usage.server_auth && usage.client_auth);
+}
+
+#[test]
+fn a_request_that_is_none_or_whose_signature_is_wrong_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let env = Env::machine();
+    let pki = opened(&env, &dir.path().join("pki")).unwrap();
+    let key = futures::executor::block_on(HostKey::open(&env, dir.path(), "host.key")).unwrap();
+    let good = key.request("n1").unwrap();
+    let (pem, _) = x509_parser::pem::Pem::read(std::io::Cursor::new(good.as_bytes())).unwrap();
+    let mut bytes = pem.contents;
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    use base64::Engine;
+    let body = base64::engine::general_purpose::STANDARD.encode(bytes);
+    let forged =
+        format!("-----BEGIN CERTIFICATE REQUEST-----\n{body}\n-----END CERTIFICATE REQUEST-----\n");
+    for request in ["", "no request", &forged, &"x".repeat(1 << 20)] {
+        let refused = pki.issue_host(&env, "n1", request, HOST_LIFETIME).unwrap_err();
+        assert!(matches!(refused, PkiError::Request { .. }), "{refused}");
+    }
+    assert!(pki.issue_host(&env, "n1", &good, HOST_LIFETIME).is_ok());
+}

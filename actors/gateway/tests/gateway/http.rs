@@ -9,7 +9,8 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::TokioIo;
-use kactor_gateway::{Identity, Limits, Pki, Subject};
+use kactor_gateway::pki::HostKey;
+use kactor_gateway::{Identity, Limits, Pki, Subject, rotation};
 use kactor_runtime::env::{Env, Lane};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -78,18 +79,24 @@ fn tls(world: &World, identity: Option<&Identity>) -> Arc<rustls::ClientConfig> 
 
 impl Client {
     async fn connect(world: &World, identity: Option<&Identity>) -> Self {
+        Self::connect_and_look(world, identity).await.0
+    }
+
+    /// Also what the server showed.
+    async fn connect_and_look(world: &World, identity: Option<&Identity>) -> (Self, Vec<u8>) {
         let env = world.machine.env().clone();
         let socket = tokio::net::TcpStream::connect(world.address).await.unwrap();
         let connector = tokio_rustls::TlsConnector::from(tls(world, identity));
         let name = ServerName::try_from("localhost").unwrap();
         let stream = connector.connect(name, socket).await.unwrap();
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+        let shown = stream.get_ref().1.peer_certificates().unwrap()[0].to_vec();
         let (send, connection) =
             hyper::client::conn::http2::handshake(OnLane(env.clone()), TokioIo::new(stream))
                 .await
                 .unwrap();
         drive(connection);
-        Self { send }
+        (Self { send }, shown)
     }
 
     async fn begin(
@@ -438,5 +445,33 @@ fn a_nodes_proxy_asks_its_kubelet_for_those_who_may_and_passes_no_credentials_on
         let (code, _, message) = anonymous.get(path).await.refusal();
         assert_eq!(code, 403);
         assert!(message.contains("cannot get resource \"nodes/proxy\""), "{message}");
+    });
+}
+
+#[test]
+fn a_serving_certificate_that_is_due_is_replaced_and_open_connections_go_on() {
+    with_world(Limits::default(), async |world| {
+        let admin = admin(world);
+        let (before, old) = Client::connect_and_look(world, Some(&admin)).await;
+        let env = world.machine.env();
+        let folder = world.dir.path();
+        let key = HostKey::open(env, folder, "due.key").await.unwrap();
+        let request = key.request("due").unwrap();
+        let due = world.pki.issue_host(env, "due", &request, Duration::ZERO).unwrap();
+        let due = Identity { cert_pem: due.pem, key_pem: key.pem() };
+        let (pki, names) =
+            (Pki::open(env, &folder.join("pki")).await.unwrap(), world.names.clone());
+        let (on, issue_env) = (env.clone(), env.clone());
+        let issue = Arc::new(move || pki.issue_serving(&issue_env, &names));
+        let keeping = rotation::keep_fresh(&on, world.serving.clone(), &due, issue);
+        loop {
+            let (_, shown) = Client::connect_and_look(world, Some(&admin)).await;
+            if shown != old {
+                break;
+            }
+            env.sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(before.get("/version").await.code, 200);
+        keeping.abort();
     });
 }

@@ -23,7 +23,8 @@ use crate::node::PretendNode;
 pub struct World {
     pub address: SocketAddr,
     pub pki: Pki,
-
+    pub serving: Arc<tls::ServingCertificate>,
+    pub names: ServingNames,
     pub gateway: Arc<Gateway>,
     pub listener: Arc<Listener>,
     pub machine: Machine,
@@ -97,12 +98,13 @@ impl World {
             addresses: vec![local],
         };
         let serving = pki.issue_serving(&env, &names).unwrap();
-        let tls = tls::server(&serving, pki.ca_pem()).unwrap();
+        let serving = Arc::new(tls::ServingCertificate::new(&serving).unwrap());
+        let tls = tls::server_showing(&serving, pki.ca_pem()).unwrap();
         let listener =
             Listener::start(&env, SocketAddr::from((local, 0)), tls, gateway.clone(), 64).unwrap();
         let listener = Arc::new(listener);
         gateway.watch_listener(&listener);
-        Self { address: listener.address(), pki, gateway, listener, machine, dir }
+        Self { address: listener.address(), pki, serving, names, gateway, listener, machine, dir }
     }
 
     /// A kubeconfig file of this subject.

@@ -196,3 +196,51 @@ fn credentials_of_another_host_do_not_start() {
         })
         .unwrap();
 }
+
+#[test]
+fn a_certificate_that_is_due_is_renewed_by_a_control_host_and_nobody_is_lost() {
+    let machine = Machine::start();
+    machine
+        .block_on(async {
+            let (a, b) = pair(machine.env(), [Role::Worker], [Role::Control]).await;
+            a.watch("b");
+            b.certify();
+            let mut kept = a.keep_fresh(None);
+            let kept = kept.wait_for(Option::is_some).await.unwrap().clone().unwrap();
+            let (from, until) = a.links.certificate();
+            assert!(until.0 > 32_000_000_000_000, "the new one is in use: {from:?} {until:?}");
+            // What was kept is what the next start begins with.
+            Node::try_start(machine.env(), "a", kept).await.unwrap().close().await;
+            until_shown(&b, until).await;
+            assert!(a.heard.borrow().lost.is_empty(), "nobody was lost");
+            let state = a.report("host-certificate").await;
+            assert_eq!((&state["renewed"], &state["last_error"]), (&1.into(), &().into()));
+            assert_eq!(b.report("certificates").await["renewed"], 1);
+        })
+        .unwrap();
+}
+
+/// Waits until the peer sees a certificate that ends then.
+async fn until_shown(node: &Node, ends: kactor_protocol::Timestamp) {
+    let shown = || node.links.status().iter().all(|it| it.certificate_ends == Some(ends));
+    until("the peer sees it on both lanes", async || shown()).await;
+}
+
+#[test]
+fn a_host_can_not_renew_its_name_for_another_key() {
+    let machine = Machine::start();
+    machine
+        .block_on(async {
+            let (a, b) = pair(machine.env(), [Role::Worker], [Role::Control]).await;
+            b.certify();
+            let kept = a.keep_fresh(Some(rcgen::KeyPair::generate().unwrap()));
+            until("it is refused", async || {
+                let error = a.report("host-certificate").await["last_error"].to_string();
+                error.contains("bound to another key")
+            })
+            .await;
+            assert!(kept.borrow().is_none());
+            assert_eq!(b.report("certificates").await["renewed"], 0);
+        })
+        .unwrap();
+}

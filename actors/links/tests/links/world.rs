@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use kactor_links::{Directory, HostEntry, HostLinks, LinkPems, LinkSetup, StartError};
+use kactor_links::{
+    Authority, CertificatesActor, Directory, HostEntry, HostLinks, Issued, LinkPems, LinkSetup,
+    RenewalActor, RenewalSetup, StartError,
+};
 use kactor_protocol::message::Role;
 use kactor_protocol::node::StreamData;
 use kactor_protocol::store::Propose;
@@ -13,8 +16,8 @@ use kactor_protocol::{ActorAddress, ActorName, Deadline, HostId, Incarnation};
 use kactor_runtime::env::{Env, Lane};
 use kactor_runtime::{ActorRef, ActorSystem, Child, Delivery};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    PublicKeyData,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, PublicKeyData,
 };
 use tokio::sync::watch;
 
@@ -55,16 +58,45 @@ impl Ca {
     }
 
     fn pems_of(&self, name: &str, key: &KeyPair) -> LinkPems {
+        let cert = self.params(name).signed_by(key, &self.issuer).unwrap().pem();
+        LinkPems { cert, key: key.serialize_pem(), ca: self.pem.clone() }
+    }
+
+    /// More than two thirds of its time are over.
+    fn old_pems_of(&self, name: &str, key: &KeyPair) -> LinkPems {
+        let mut params = self.params(name);
+        params.not_before = rcgen::date_time_ymd(1975, 1, 1);
+        params.not_after = params.not_before + Duration::from_secs(60 * 366 * 86_400);
+        let cert = params.signed_by(key, &self.issuer).unwrap().pem();
+        LinkPems { cert, key: key.serialize_pem(), ca: self.pem.clone() }
+    }
+
+    fn params(&self, name: &str) -> CertificateParams {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, format!("system:node:{name}"));
         params.distinguished_name.push(DnType::OrganizationName, "system:nodes");
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let nth = self.issued.fetch_add(1, Ordering::SeqCst);
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
         params.not_after = rcgen::date_time_ymd(3000, 1, 1) + Duration::from_secs(nth);
-        let cert = params.signed_by(key, &self.issuer).unwrap().pem();
-        LinkPems { cert, key: key.serialize_pem(), ca: self.pem.clone() }
+        params
     }
+}
+
+impl Authority for Ca {
+    fn issue(&self, host: &HostId, request: &str) -> Result<Issued, String> {
+        let mut asked =
+            CertificateSigningRequestParams::from_pem(request).map_err(|it| it.to_string())?;
+        asked.params = self.params(host.as_str());
+        let key_hash = hash(&asked.public_key.subject_public_key_info());
+        let certificate = asked.signed_by(&self.issuer).unwrap().pem();
+        Ok(Issued { certificate, key_hash, ca: self.pem.clone() })
+    }
+}
+
+fn hash(key: &[u8]) -> [u8; 32] {
+    ring::digest::digest(&ring::digest::SHA256, key).as_ref().try_into().unwrap()
 }
 
 /// What the host's actor heard.
@@ -150,6 +182,40 @@ impl Node {
         self.links.set_credentials(&pems).unwrap();
     }
 
+    /// This host certifies others.
+    pub fn certify(&self) {
+        let authority: Arc<dyn Authority> = self.ca.clone();
+        CertificatesActor::start(&self.system, &authority, &self.directory).unwrap();
+    }
+
+    /// From now on the host shows a certificate that is due, for `key` or its own, and has it renewed. What it keeps comes out.
+    pub fn keep_fresh(&self, key: Option<KeyPair>) -> watch::Receiver<Option<LinkPems>> {
+        self.links.set_credentials(&self.ca.old_pems_of(self.name.as_str(), &self.key)).unwrap();
+        let key = key.as_ref().unwrap_or(&self.key);
+        let request = CertificateParams::default().serialize_request(key).unwrap().pem().unwrap();
+        let (keep, kept) = watch::channel(None);
+        let setup = RenewalSetup {
+            links: self.links.clone(),
+            key: self.key.serialize_pem(),
+            request,
+            keep: Arc::new(move |pems: &LinkPems| {
+                keep.send_replace(Some(pems.clone()));
+                Ok(())
+            }),
+        };
+        RenewalActor::start(&self.system, setup).unwrap();
+        kept
+    }
+
+    pub async fn report(&self, actor: &str) -> serde_json::Value {
+        let actor = ActorName::new(actor).unwrap();
+        let reply = self.system.insight(kactor_protocol::insight::Insight::Inspect { actor }).await;
+        let kactor_protocol::insight::InsightReply::Inspect { report } = reply else {
+            panic!("{reply:?}")
+        };
+        serde_json::from_str(&report.state.unwrap()).unwrap()
+    }
+
     pub fn live(&self) -> BTreeSet<HostId> {
         (**self.links.live().borrow()).clone()
     }
@@ -174,9 +240,8 @@ impl Node {
 
 /// As a peer's directory has this host.
 pub fn entry(node: &Node, roles: &[Role]) -> HostEntry {
-    let hash = ring::digest::digest(&ring::digest::SHA256, &node.key.subject_public_key_info());
     HostEntry {
-        key_hash: Some(hash.as_ref().try_into().unwrap()),
+        key_hash: Some(hash(&node.key.subject_public_key_info())),
         roles: roles.to_vec(),
         address: Some(node.links.address()),
         dial: true,
