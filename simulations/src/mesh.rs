@@ -5,24 +5,31 @@
 //! systems, as links do when a connection ends. It runs on any `Env`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use kactor_protocol::HostId;
 use kactor_protocol::frame::Refusal;
 use kactor_protocol::message::{Peer, Role};
-use kactor_runtime::env::{BoxFuture, Env};
+use kactor_runtime::env::{BoxFuture, Env, Lane};
 use kactor_runtime::{ActorSystem, Transport};
+use tokio::sync::{mpsc, oneshot};
 
 /// Two delayed frames of one direction arrive at least so long after each other: that keeps their order.
 const STEP: Duration = Duration::from_millis(1);
+/// Frames that wait for the network to take them.
+const IN_FLIGHT_MAX: usize = 4096;
 
 /// A clone is the same network.
 #[derive(Clone)]
 pub struct Mesh {
     env: Env,
     state: Arc<Mutex<State>>,
+    frames: mpsc::Sender<BoxFuture<()>>,
 }
 
 #[derive(Default)]
@@ -42,6 +49,21 @@ struct Attached {
     roles: Vec<Role>,
 }
 
+/// Carries frames beside each other; each begins its way in the order in which it was sent.
+async fn carry_all(mut queue: mpsc::Receiver<BoxFuture<()>>) {
+    let mut carried = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            biased;
+            frame = queue.recv() => match frame {
+                Some(frame) => carried.push(frame),
+                None => return,
+            },
+            Some(()) = carried.next() => {}
+        }
+    }
+}
+
 /// What a frame meets.
 enum Way {
     Open(Option<Duration>),
@@ -49,8 +71,16 @@ enum Way {
 }
 
 impl Mesh {
+    /// Called on a lane of `env`: the network itself runs as a task of it.
     pub fn new(env: Env) -> Self {
-        Self { env, state: Arc::default() }
+        let (frames, queue) = mpsc::channel(IN_FLIGHT_MAX);
+        env.spawn(Lane::Control, carry_all(queue));
+        Self { env, state: Arc::default(), frames }
+    }
+
+    /// In the network's own task: a frame that was sent arrives, whether or not its sender still waits.
+    fn send(&self, carried: impl Future<Output = ()> + Send + 'static) -> Result<(), Refusal> {
+        self.frames.try_send(Box::pin(carried)).map_err(|_| Refusal::Overloaded)
     }
 
     /// What `host`'s actor system is made with; it works until the host is detached.
@@ -178,12 +208,12 @@ impl Transport for Port {
             return Box::pin(std::future::ready(Err(refusal)));
         }
         let (mesh, from, to) = (self.mesh.clone(), self.host.clone(), to.clone());
-        Box::pin(async move {
+        let sent = self.mesh.send(async move {
             if let Some((system, peer)) = mesh.carry(&from, &to).await {
                 system.receive(&peer, frame).await;
             }
-            Ok(())
-        })
+        });
+        Box::pin(std::future::ready(sent))
     }
 
     fn ask(&self, to: &HostId, frame: Bytes) -> BoxFuture<Result<Bytes, Refusal>> {
@@ -191,7 +221,8 @@ impl Transport for Port {
             return Box::pin(std::future::ready(Err(refusal)));
         }
         let (mesh, from, to) = (self.mesh.clone(), self.host.clone(), to.clone());
-        Box::pin(async move {
+        let (done, answer) = oneshot::channel();
+        let sent = self.mesh.send(async move {
             let answered = async {
                 let (system, peer) = mesh.carry(&from, &to).await?;
                 let answer = system.receive(&peer, frame).await?;
@@ -199,9 +230,16 @@ impl Transport for Port {
                 mesh.carry(&to, &from).await?;
                 Some(answer)
             };
-            match answered.await {
-                Some(answer) => Ok(answer),
-                None => std::future::pending().await,
+            if let Some(answer) = answered.await {
+                let _ = done.send(answer);
+            }
+        });
+        Box::pin(async move {
+            sent?;
+            match answer.await {
+                Ok(answer) => Ok(answer),
+                // It vanished on its way: who asked hears nothing, until its own deadline.
+                Err(_) => std::future::pending().await,
             }
         })
     }

@@ -5,7 +5,9 @@
 //! applied to. Above it everything sees a `kactor_store::Store`.
 
 pub mod applied;
+mod compare;
 pub mod data_dir;
+mod findings;
 mod forward;
 pub mod journal;
 mod letters;
@@ -13,6 +15,7 @@ mod log_store;
 mod members;
 mod message_transport;
 mod network;
+mod probes;
 mod quorum;
 pub mod raft_actor;
 mod raft_log;
@@ -28,6 +31,7 @@ mod state_machine;
 pub mod store_actor;
 mod writer;
 
+pub use compare::{CompareError, Comparison};
 pub use message_transport::MessageTransport;
 pub use network::{Chunks, NoPeers, Peer, RaftTransport};
 pub use raft_types::{Types, Vote};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,8 +24,29 @@ const CHANGE_MAX: Duration = Duration::from_secs(30);
 const TRANSFER_MAX: Duration = Duration::from_secs(5);
 /// A voter that answered so lately may take over.
 const ANSWERED_MAX: Duration = Duration::from_secs(2);
+/// A sync that takes longer than the longest election timeout is too slow for a leader.
+const SYNC_MAX: Duration = Duration::from_secs(1);
+const SLOW_LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Between two attempts: where all disks are slow, leading must not go round.
+const SLOW_PAUSE: Duration = Duration::from_secs(60);
 /// How often one looks who leads while another is to take over.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// A leader whose syncs take longer than others wait before they elect hands over: its disk would make every write slow.
+pub(crate) async fn hand_over_when_slow(log: Arc<RaftLog>) {
+    loop {
+        log.env.sleep(SLOW_LOOK_EVERY).await;
+        let took = log.writer.stats.sync_time(log.env.monotonic());
+        if took < SYNC_MAX || !log.leads() || log.successors().is_empty() {
+            continue;
+        }
+        tracing::warn!(?took, "this leader's disk is slow; another shall lead");
+        if let Err(error) = log.hand_over().await {
+            tracing::warn!(%error, "nobody took over");
+        }
+        log.env.sleep(SLOW_PAUSE).await;
+    }
+}
 
 impl RaftLog {
     fn leads(&self) -> bool {

@@ -10,7 +10,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kactor_protocol::frame::Refusal;
 use kactor_protocol::raft::{
-    InstallSnapshot, RaftRefusal, ReadIndex, ReadIndexError, SnapshotEnd, SnapshotReply, VoteKind,
+    CompareState, InstallSnapshot, RaftRefusal, ReadIndex, ReadIndexError, SnapshotEnd,
+    SnapshotReply, StateSums, VoteKind,
 };
 use kactor_protocol::store::{Committed, Propose, ProposeError};
 use kactor_protocol::time::Deadline;
@@ -156,6 +157,17 @@ impl RaftTransport for MessageTransport {
         let letter = letters::transfer_out(letters::head(peer), &request);
         let asked = self.raft(peer)?.ask(letter.clone(), self.system.deadline(ttl)).await;
         answered(peer, asked).map(|reply| letters::transfer_reply_in(&letter, reply))
+    }
+
+    async fn compare(
+        &self,
+        peer: &Peer,
+        index: u64,
+        range: Option<String>,
+        deadline: Deadline,
+    ) -> io::Result<StateSums> {
+        let letter = CompareState { head: letters::head(peer), index, range };
+        answered(peer, self.raft(peer)?.ask(letter, deadline).await)
     }
 
     async fn propose(

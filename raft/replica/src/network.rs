@@ -3,15 +3,16 @@
 //! `RaftTransport` is object-safe and speaks openraft's request types in memory; the implementation that crosses hosts
 //! encodes them as frozen records. What a follower asks its leader goes the same way. A lone replica has `NoPeers`.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use kactor_protocol::frame::Refusal;
-use kactor_protocol::raft::{ReadIndex, VoteKind};
+use kactor_protocol::raft::{ReadIndex, StateSums, VoteKind};
 use kactor_protocol::store::Propose;
 use kactor_protocol::time::Deadline;
 use kactor_protocol::{HostId, Message};
@@ -23,12 +24,14 @@ use openraft::raft::{
 };
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 
+use crate::findings::Findings;
 use crate::raft_types::{Types, Vote};
 use crate::state_machine::{Snapshot, SnapshotBody, SnapshotMeta};
 
-/// How long entries may take to be on the peer's disk. A heartbeat has raft's own, much shorter time: a slow disk must
-/// not make entries be sent again and again.
+/// How long entries may take to be on the peer's disk: a slow one must not make them be sent again and again.
 const ENTRIES_TTL: Duration = Duration::from_secs(2);
+/// How long the news of a commit may take. Heartbeats have raft's own, shorter time, which raft keeps by itself.
+const NEWS_TTL: Duration = Duration::from_millis(500);
 /// Pauses between attempts to reach a peer; the last one repeats.
 const BACKOFF_MS: [u64; 4] = [50, 100, 200, 400];
 
@@ -69,6 +72,15 @@ pub trait RaftTransport: Send + Sync {
         request: TransferLeaderRequest<Types>,
         ttl: Duration,
     ) -> io::Result<TransferLeaderResponse<Types>>;
+
+    /// The sums of the peer's state right after entry `index`.
+    async fn compare(
+        &self,
+        peer: &Peer,
+        index: u64,
+        range: Option<String>,
+        deadline: Deadline,
+    ) -> io::Result<StateSums>;
 
     /// Asks the store of the leader's host.
     async fn propose(
@@ -150,6 +162,16 @@ impl RaftTransport for NoPeers {
         alone(peer)
     }
 
+    async fn compare(
+        &self,
+        peer: &Peer,
+        _: u64,
+        _: Option<String>,
+        _: Deadline,
+    ) -> io::Result<StateSums> {
+        alone(peer)
+    }
+
     async fn propose(
         &self,
         leader: &HostId,
@@ -174,11 +196,69 @@ pub(crate) struct Links {
     pub transport: Arc<dyn RaftTransport>,
     pub cluster: Arc<str>,
     pub own: u64,
+    pub acknowledged: Acknowledged,
+}
+
+/// What each peer said to have on its disk, under this leader: by peer, the leader's term and the entry.
+#[derive(Clone)]
+pub(crate) struct Acknowledged {
+    entries: Arc<Mutex<BTreeMap<u64, (u64, u64)>>>,
+    findings: Arc<Findings>,
+}
+
+impl Acknowledged {
+    pub fn new(findings: Arc<Findings>) -> Self {
+        Self { entries: Arc::default(), findings }
+    }
+
+    /// Notes what a peer acknowledged. One that lacks what it acknowledged to the same leader lost it: that is kept from
+    /// raft, which would count on the peer as before; nothing more is sent to it until it is another replica.
+    fn note(
+        &self,
+        peer: &Peer,
+        sent: Sent,
+        reply: &AppendEntriesResponse<Types>,
+    ) -> Result<(), io::Error> {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = entries.get(&peer.id).filter(|it| it.0 == sent.term).map_or(0, |it| it.1);
+        match reply {
+            AppendEntriesResponse::Success if sent.last > known => {
+                entries.insert(peer.id, (sent.term, sent.last));
+            }
+            AppendEntriesResponse::PartialSuccess(Some(last)) if last.index > known => {
+                entries.insert(peer.id, (sent.term, last.index));
+            }
+            AppendEntriesResponse::Conflict if known > 0 && sent.previous <= known => {
+                self.findings.lost(peer.id, &peer.host, sent.previous);
+                let reason = format!("replica {} lost entry {}", peer.id, sent.previous);
+                return Err(io::Error::new(io::ErrorKind::NotConnected, reason));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Which entries a request held.
+#[derive(Clone, Copy)]
+struct Sent {
+    term: u64,
+    previous: u64,
+    last: u64,
+}
+
+impl Sent {
+    fn of(request: &AppendEntriesRequest<Types>) -> Self {
+        let previous = request.prev_log_id.map_or(0, |it| it.index);
+        let last = request.entries.last().map_or(previous, |it| it.log_id.index);
+        Self { term: request.vote.leader_id().term, previous, last }
+    }
 }
 
 pub(crate) struct Link {
     transport: Arc<dyn RaftTransport>,
     peer: Peer,
+    acknowledged: Acknowledged,
 }
 
 impl RaftNetworkFactory<Types> for Links {
@@ -191,7 +271,7 @@ impl RaftNetworkFactory<Types> for Links {
             cluster: self.cluster.clone(),
             from: self.own,
         };
-        Link { transport: self.transport.clone(), peer }
+        Link { transport: self.transport.clone(), peer, acknowledged: self.acknowledged.clone() }
     }
 }
 
@@ -212,10 +292,13 @@ impl RaftNetworkV2<Types> for Link {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
         let ttl = match request.entries.is_empty() {
-            true => option.hard_ttl(),
+            true => option.hard_ttl().max(NEWS_TTL),
             false => ENTRIES_TTL,
         };
-        self.transport.append(&self.peer, request, ttl).await.map_err(failed)
+        let sent = Sent::of(&request);
+        let reply = self.transport.append(&self.peer, request, ttl).await.map_err(failed)?;
+        self.acknowledged.note(&self.peer, sent, &reply).map_err(failed)?;
+        Ok(reply)
     }
 
     async fn vote(

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use kactor_protocol::raft::{
-    AppendEntries, InstallSnapshot, RaftHead, RaftRefusal, RequestVote, TransferLeader,
+    AppendEntries, CompareState, InstallSnapshot, RaftHead, RaftRefusal, RequestVote,
+    TransferLeader,
 };
 use kactor_runtime::StartError;
 use kactor_runtime::env::Lane;
@@ -44,6 +45,7 @@ pub fn start(
         .open_to_asks::<AppendEntries>()
         .open_to_asks::<RequestVote>()
         .open_to_asks::<InstallSnapshot>()
+        .open_to_asks::<CompareState>()
         .open_to_asks::<TransferLeader>();
     Ok(actor)
 }
@@ -122,6 +124,17 @@ impl Handler<Ask<InstallSnapshot>> for RaftActor {
         remark(format!("{} bytes at {offset} from {}", chunk.len(), head.from.0));
         match self.check(&ask.body.head) {
             Ok(()) => self.work(ctx, ask, async |it, body| it.install(body).await),
+            Err(refusal) => ask.reply.reply(Err(refusal)),
+        }
+    }
+}
+
+impl Handler<Ask<CompareState>> for RaftActor {
+    type Result = ();
+
+    fn handle(&mut self, ask: Ask<CompareState>, ctx: &mut Context<Self>) {
+        match self.check(&ask.body.head) {
+            Ok(()) => self.work(ctx, ask, async |it, body| it.compare(body).await),
             Err(refusal) => ask.reply.reply(Err(refusal)),
         }
     }

@@ -15,7 +15,7 @@ use kactor_protocol::ids::{Reign, ReplicaId};
 use kactor_protocol::raft::ReadIndexError;
 use kactor_protocol::store::{ProposeError, Write};
 use kactor_protocol::time::Deadline;
-use kactor_runtime::env::Env;
+use kactor_runtime::env::{Env, Lane};
 use kactor_state::{Command, FEATURE_LEVEL_MAX, Outcome};
 use kactor_store::{LeadershipState, Log, LogStatus, ReadError, Table, WriteState};
 use openraft::async_runtime::WatchReceiver;
@@ -24,6 +24,7 @@ use openraft::impls::BasicNode;
 use openraft::raft::ReadPolicy;
 use openraft::{ChangeMembers, Instant as _, RaftMetrics, ServerState};
 
+use crate::findings::Findings;
 use crate::network::RaftTransport;
 use crate::quorum::{self, Standing};
 use crate::raft_types::{Proposal, Types};
@@ -34,6 +35,10 @@ use crate::writer::Writer;
 
 /// Full segments of the journal after which a checkpoint is due, whatever changed.
 const SEALED_CHECKPOINT: u64 = 4;
+/// Full segments that may stay after a checkpoint, for followers that lag.
+const SEALED_KEPT: u64 = 1;
+/// Entries that stay whatever their size: one may have 4 MB.
+const ENTRIES_KEPT_MIN: u64 = 8;
 /// Full segments at which proposals wait for a checkpoint: the journal takes no more than this, one that is
 /// written, and its spares.
 const SEALED_MAX: u64 = 8;
@@ -45,6 +50,8 @@ pub(crate) struct RaftLog {
     pub id: ReplicaId,
     /// The name of this replica's host; empty for one that nobody reaches.
     pub host: String,
+    pub cluster: Arc<str>,
+    pub findings: Arc<Findings>,
     pub env: Env,
     pub space: Space,
     pub raft: Raft,
@@ -59,15 +66,20 @@ pub(crate) struct RaftLog {
 pub(crate) async fn watch_leadership(log: Arc<RaftLog>) {
     let mut metrics = log.raft.metrics();
     let mut began: Option<(u64, Reign)> = None;
+    let mut named: Option<u64> = None;
     loop {
         let (mut standing, mut leader) = standing_of(&metrics.borrow_watched());
         if standing.leads && began.is_none_or(|(at, _)| at != standing.term) {
             began = log.begin_reign().await.map(|reign| (standing.term, reign)).or(began);
-            log.name_host().await;
             // Since then a quorum took the reign's first command.
             (standing, leader) = standing_of(&metrics.borrow_watched());
         }
         log.table.set_leadership(LeadershipState { leader, ours: standing.ours(began) });
+        if standing.leads && named != Some(standing.term) {
+            named = Some(standing.term);
+            let log = log.clone();
+            log.env.clone().spawn(Lane::Raft, async move { log.name_host().await });
+        }
         let look = async {
             match standing.can_lapse() {
                 true => log.env.sleep(quorum::LOOK_EVERY).await,
@@ -100,6 +112,25 @@ pub(crate) async fn checkpoint_when_due(log: Arc<RaftLog>) {
     loop {
         log.machine.due.notified().await;
         if log.raft.trigger().snapshot().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Lets the journal forget what a checkpoint holds as soon as it is more than a segment: few large entries must not make
+/// it long. Below that, followers that lag get entries.
+pub(crate) async fn purge_when_large(log: Arc<RaftLog>) {
+    let mut made = log.raft.watch_snapshot_progress();
+    loop {
+        if let Some(last) = made.get()
+            && log.writer.stats.n_sealed.load(Ordering::Relaxed) > SEALED_KEPT
+        {
+            let upto = last.index.saturating_sub(ENTRIES_KEPT_MIN);
+            if log.raft.trigger().purge_log(upto).await.is_err() {
+                return;
+            }
+        }
+        if made.changed().await.is_err() {
             return;
         }
     }
@@ -279,7 +310,7 @@ impl Log for RaftLog {
             {
                 Some("the disk is slow: writes wait until the state is checkpointed".to_owned())
             }
-            _ => None,
+            _ => self.findings.trouble(),
         };
         LogStatus {
             replica: self.id,

@@ -22,12 +22,15 @@ use openraft::{Config, SnapshotPolicy};
 use tokio::sync::oneshot;
 
 use crate::applied::{AppliedError, AppliedStore};
+use crate::compare::{CompareError, Comparison, compare_now_and_then};
 use crate::data_dir::{self, DataDirError, Identity};
+use crate::findings::Findings;
 use crate::journal::{Journal, JournalError, Recovered, SEGMENT_BYTES};
 use crate::log_store::LogStore;
-use crate::network::{Links, RaftTransport};
+use crate::members::hand_over_when_slow;
+use crate::network::{Acknowledged, Links, RaftTransport};
 use crate::quorum;
-use crate::raft_log::{RaftLog, checkpoint_when_due, watch_leadership};
+use crate::raft_log::{RaftLog, checkpoint_when_due, purge_when_large, watch_leadership};
 use crate::raft_types::{Types, seed_thread};
 use crate::receiving::Receiving;
 use crate::snapshot_intake::SnapshotIntake;
@@ -37,9 +40,10 @@ use crate::writer::Writer;
 
 pub(crate) type Raft = openraft::Raft<Types, StateMachine>;
 
-/// Entries kept below a checkpoint, so that a follower that lags a little needs no snapshot. Few, because an entry may have
-/// 3 MB, and the journal's bound counts them.
-const ENTRIES_KEPT: u64 = 8;
+/// Entries kept below a checkpoint, so that a follower that lags a little needs no snapshot; fewer when they are large
+/// (`purge_when_large`).
+const ENTRIES_KEPT: u64 = 1000;
+
 /// How a replica is set up.
 #[derive(Debug, Clone)]
 pub struct ReplicaConfig {
@@ -124,14 +128,20 @@ impl Replica {
         let space = Space::new(env.clone(), config.dir.clone(), config.reserve_bytes);
         let machine = StateMachine::new(&env, table.clone(), applied, meta.as_ref(), space.clone());
         let log_store = LogStore::new(recovered, writer.clone());
+        let findings = Arc::new(Findings::default());
         let links = Links {
             transport: transport.clone(),
             cluster: config.identity.cluster.as_str().into(),
             own: config.identity.replica,
+            acknowledged: Acknowledged::new(findings.clone()),
         };
+        let cluster = links.cluster.clone();
         let raft = start_raft(&env, &config, log_store, machine.clone(), links).await?;
         let id = ReplicaId(config.identity.replica);
         let receiving = Arc::new(Receiving {
+            env: env.clone(),
+            table: table.clone(),
+            probes: machine.probes.clone(),
             cluster: config.identity.cluster,
             replica: id,
             raft: raft.clone(),
@@ -141,6 +151,8 @@ impl Replica {
         let log = Arc::new(RaftLog {
             id,
             host: config.host,
+            cluster,
+            findings,
             env: env.clone(),
             space,
             raft,
@@ -154,6 +166,9 @@ impl Replica {
         let tasks = vec![
             env.spawn(Lane::Raft, watch_leadership(log.clone())),
             env.spawn(Lane::Raft, checkpoint_when_due(log.clone())),
+            env.spawn(Lane::Raft, purge_when_large(log.clone())),
+            env.spawn(Lane::Raft, compare_now_and_then(log.clone())),
+            env.spawn(Lane::Raft, hand_over_when_slow(log.clone())),
         ];
         Ok(Self { log, store, receiving, tasks })
     }
@@ -169,6 +184,11 @@ impl Replica {
     /// Who belongs to the log, and how that is changed.
     pub fn members(&self) -> Arc<dyn Members> {
         self.log.clone()
+    }
+
+    /// Compares the states of all replicas now. Only the leader does; it also does so every few minutes.
+    pub async fn compare_states(&self) -> Result<Comparison, CompareError> {
+        self.log.compare().await
     }
 
     /// Lets another voter lead, so that this replica's end costs nobody an election. Bounded; says why it still leads.

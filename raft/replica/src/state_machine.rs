@@ -19,6 +19,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::applied::{APPLIED_FORMAT, AppliedError, AppliedMeta, AppliedStore, Rows};
 use crate::network::Chunks;
+use crate::probes::Probes;
 use crate::raft_types::{Answer, Committed, Entry, LogId, StoredMembership, Types};
 use crate::space::Space;
 
@@ -87,6 +88,7 @@ pub struct StateMachine {
     /// Woken when a checkpoint is due.
     pub(crate) due: Arc<Notify>,
     pub(crate) progress: Arc<Progress>,
+    pub(crate) probes: Arc<Probes>,
     env: Env,
     /// Why the applied store takes nothing more; raft ends then, and so must the process.
     pub(crate) broken: watch::Sender<Option<Arc<AppliedError>>>,
@@ -180,6 +182,7 @@ impl StateMachine {
             position: Arc::new(Mutex::new(position)),
             due: Arc::default(),
             progress,
+            probes: Arc::default(),
             env: env.clone(),
             broken: watch::Sender::new(None),
             applied_store,
@@ -250,6 +253,7 @@ impl StateMachine {
         };
         // Not before: a checkpoint must never claim an entry that was not applied.
         position.last = Some(id);
+        self.probes.applied(&self.table, index);
         answer
     }
 
@@ -482,6 +486,7 @@ impl RaftStateMachine<Types> for StateMachine {
             ..Position::default()
         };
         self.table.install(state);
+        self.probes.applied(&self.table, index.unwrap_or(0));
         Ok(())
     }
 

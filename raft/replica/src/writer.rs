@@ -45,6 +45,8 @@ pub struct WriterStats {
     pub n_syncs: AtomicU64,
     pub sync_us_last: AtomicU64,
     pub sync_us_max: AtomicU64,
+    /// When the sync that is under way began, on the monotonic clock; 0 when none is.
+    pub syncing_since_us: AtomicU64,
     /// The last ones, newest last.
     recent_us: Mutex<VecDeque<u64>>,
     pub journal_bytes: AtomicU64,
@@ -68,6 +70,14 @@ impl WriterStats {
             recent.pop_front();
         }
         recent.push_back(us);
+    }
+
+    /// How long the sync takes that is under way, or took that was the last.
+    pub fn sync_time(&self, now: Duration) -> Duration {
+        match self.syncing_since_us.load(Ordering::Relaxed) {
+            0 => Duration::from_micros(self.sync_us_last.load(Ordering::Relaxed)),
+            since => now.saturating_sub(Duration::from_micros(since)),
+        }
     }
 
     fn size(&self, journal: &Journal) {
@@ -200,7 +210,10 @@ impl Shell {
 
     async fn write(&mut self, records: &[Record]) -> Result<(), Arc<JournalError>> {
         let start = self.env.monotonic();
+        let start_us = u64::try_from(start.as_micros()).unwrap_or(u64::MAX).max(1);
+        self.stats.syncing_since_us.store(start_us, Ordering::Relaxed);
         let written = self.journal.write(records).await;
+        self.stats.syncing_since_us.store(0, Ordering::Relaxed);
         self.stats.synced(self.env.monotonic().saturating_sub(start));
         written.map_err(|error| self.fail(error))
     }

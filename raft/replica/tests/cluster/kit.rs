@@ -14,11 +14,12 @@ use kactor_protocol::message::Role;
 use kactor_protocol::store::{Committed, Key, Precondition, Propose, ProposeError, Value, Write};
 use kactor_protocol::time::Deadline;
 use kactor_protocol::{HostId, Incarnation};
-use kactor_replica::applied::ModelStore;
+use kactor_replica::applied::{AppliedStore, ModelStore};
 use kactor_replica::data_dir::Identity;
 use kactor_replica::{MessageTransport, Replica, ReplicaConfig, Start, raft_actor, store_actor};
 use kactor_runtime::{ActorSystem, Delivery};
 use kactor_simulations::{Mesh, SimHost, World};
+use kactor_state::ClusterState;
 use kactor_store::Store;
 
 /// Longest wait of a test for what must happen, in the world's time.
@@ -125,6 +126,30 @@ impl Cluster {
     pub fn host(&self, id: u64) -> Rc<SimHost> {
         let make = || self.world.host(host_of(id).as_str());
         self.hosts.borrow_mut().entry(id).or_insert_with(make).clone()
+    }
+
+    /// The host comes back with an empty disk, and does not know it.
+    pub async fn wipe(&self, id: u64) {
+        self.crash(id).await;
+        self.hosts.borrow_mut().remove(&id);
+        self.disks.borrow_mut().remove(&id);
+    }
+
+    /// One object of a host's disk changes while the host is off, and no checksum of the disk finds it.
+    pub async fn tamper(&self, id: u64, name: &str, body: &'static [u8]) {
+        self.replica(id).checkpoint().await.unwrap();
+        self.crash(id).await;
+        let mut disk = self.disks.borrow()[&id].clone();
+        let loaded = disk.load().unwrap().unwrap();
+        let rows = loaded.state.version_records().map(|mut row| {
+            if row.key == key(name) {
+                row.object.as_mut().unwrap().value.body = Bytes::from_static(body);
+            }
+            row
+        });
+        let rows: Vec<_> = rows.collect();
+        let state = ClusterState::from_records(loaded.state.meta_record(), rows).unwrap();
+        disk.replace(&state, &loaded.meta).unwrap();
     }
 
     /// The power of a host goes.

@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, where a panic is the failure")]
 
+mod compare;
+mod forwarding;
 mod kit;
+mod leaders;
 mod membership;
 mod replication;
+mod snapshots;
