@@ -21,7 +21,7 @@ use crate::record::Record;
 use crate::writer::{Done, Request, Writer};
 
 /// Entries that one read for replication hands out.
-const READ_LEN_MAX: usize = 1024;
+pub(crate) const READ_LEN_MAX: usize = 1024;
 
 #[derive(Clone)]
 pub(crate) struct LogStore {

@@ -24,7 +24,7 @@ const CHANGE_MAX: Duration = Duration::from_secs(30);
 const TRANSFER_MAX: Duration = Duration::from_secs(5);
 /// A voter that answered so lately may take over.
 const ANSWERED_MAX: Duration = Duration::from_secs(2);
-/// A sync that takes longer than the longest election timeout is too slow for a leader.
+/// A sync that takes longer than others wait before they elect is too slow for a leader.
 const SYNC_MAX: Duration = Duration::from_secs(1);
 const SLOW_LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Between two attempts: where all disks are slow, leading must not go round.

@@ -2,15 +2,16 @@
 //!
 //! A leader that is cut off does not learn that others elected another. Its proposals cannot commit, but its leader
 //! actors would go on planning from old state and waiting on writes; so `ours` is withdrawn once no quorum acknowledged
-//! anything for the shortest time after which others elect, and given back with the same reign when one answers again
+//! anything for as long as others keep its lease, and given back with the same reign when one answers again
 //! in the same term. Pure; `replica.rs` watches. One voter is its own quorum, and needs no clock.
 
 use std::time::Duration;
 
 use kactor_protocol::ids::Reign;
 
-/// After this long without a heartbeat others may elect (raft's shortest election timeout).
-pub(crate) const ELECTION_TIMEOUT_MIN: Duration = Duration::from_millis(500);
+/// So long after a heartbeat nobody gives a vote to another (raft's lease, its longest election timeout). Others begin an
+/// election half of it to all of it later: a dead leader is replaced within a second.
+pub(crate) const LEASE: Duration = Duration::from_millis(500);
 /// How often a leader of several looks at its quorum's age: often enough to stop before another begins.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -32,7 +33,7 @@ impl Standing {
     }
 
     fn has_quorum(&self) -> bool {
-        let is_recent = |it: Duration| it < ELECTION_TIMEOUT_MIN;
+        let is_recent = |it: Duration| it < LEASE;
         self.n_voters == 1 || self.acknowledged_ago.is_some_and(is_recent)
     }
 

@@ -26,7 +26,7 @@ use crate::compare::{CompareError, Comparison, compare_now_and_then};
 use crate::data_dir::{self, DataDirError, Identity};
 use crate::findings::Findings;
 use crate::journal::{Journal, JournalError, Recovered, SEGMENT_BYTES};
-use crate::log_store::LogStore;
+use crate::log_store::{LogStore, READ_LEN_MAX};
 use crate::members::hand_over_when_slow;
 use crate::network::{Acknowledged, Links, RaftTransport};
 use crate::quorum;
@@ -281,8 +281,9 @@ fn raft_config(cluster: &str) -> Config {
     Config {
         cluster_name: cluster.to_owned(),
         heartbeat_interval: 100,
-        election_timeout_min: quorum::ELECTION_TIMEOUT_MIN.as_millis() as u64,
-        election_timeout_max: 1000,
+        election_timeout_min: quorum::LEASE.as_millis() as u64 / 2,
+        election_timeout_max: quorum::LEASE.as_millis() as u64,
+        max_payload_entries: READ_LEN_MAX as u64,
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: ENTRIES_KEPT,
         enable_pre_vote: Some(true),

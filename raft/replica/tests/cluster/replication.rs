@@ -26,7 +26,9 @@ fn the_others_elect_when_the_leader_dies_and_it_catches_up_when_it_is_back() {
             cluster.write(1, "before", b"1").await.unwrap();
             let reign = cluster.store(1).reign();
             cluster.crash(1).await;
+            let crashed = cluster.world.now();
             let leader = cluster.leader_of(&[2, 3]).await;
+            println!("seed {seed}: the next leader after {:?}", cluster.world.now() - crashed);
             assert!(cluster.store(leader).reign() > reign);
             assert_eq!(cluster.body(leader, "before").unwrap().as_ref(), b"1");
             cluster.write(leader, "after", b"2").await.unwrap();
