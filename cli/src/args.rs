@@ -1,6 +1,6 @@
 //! The command line: every command, flag and example.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -24,9 +24,12 @@ pub struct Cli {
 pub enum Command {
     /// Start this host: control plane and node, in front.
     #[command(
-        after_help = "Examples:\n  kactor up --demo\n  kactor up --runtime hollow --listen 127.0.0.1:7443 --data-dir /tmp/k --kubeconfig /tmp/k.yaml\n  kactor up --pod-cidr 10.42.0.0/16 --service-cidr 10.43.0.0/16"
+        after_help = "Examples:\n  kactor up --demo\n  kactor up --runtime hollow --listen 127.0.0.1:7443 --data-dir /tmp/k --kubeconfig /tmp/k.yaml\n  kactor up --pod-cidr 10.42.0.0/16 --service-cidr 10.43.0.0/16\n  kactor up --join 192.0.2.1:6443 --token …    one more host of that cluster"
     )]
     Up(UpArgs),
+    /// Tokens that let further hosts into the cluster.
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Stop the kactor of a data directory; its pods stay.
     #[command(
         after_help = "Examples:\n  kactor down             pods go on, the next `kactor up` finds them\n  kactor down --purge     pods, networks, rules, mounts, data and kubeconfig entries go"
@@ -181,7 +184,8 @@ pub enum Output {
     Json,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Runtime {
     /// Real containers, without a daemon. Needs root.
     Embedded,
@@ -198,9 +202,15 @@ pub struct UpArgs {
     /// Where state, keys and pods live. Default: /var/lib/kactor as root, else ~/.local/share/kactor.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Where the Kubernetes API is served.
-    #[arg(long, value_name = "IP:PORT", default_value = "0.0.0.0:6443")]
-    pub listen: SocketAddr,
+    /// Join the cluster of this control host, instead of beginning one. `kactor token create` prints the whole line.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub join: Option<String>,
+    /// With --join: what lets this host in.
+    #[arg(long, value_name = "TOKEN")]
+    pub token: Option<String>,
+    /// Where the Kubernetes API is served (TCP), and where other hosts come in (UDP). Default: 0.0.0.0:6443.
+    #[arg(long, value_name = "IP:PORT")]
+    pub listen: Option<SocketAddr>,
     /// Where the kubelet's API (metrics, stats, logs) is served. Default: --listen's address, port 10250 or, where that
     /// is taken, a free one that is kept for the next start.
     #[arg(long, value_name = "IP:PORT")]
@@ -208,9 +218,9 @@ pub struct UpArgs {
     /// The Node's name. Default: the host's name.
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<String>,
-    /// What runs pods.
-    #[arg(long, value_enum, default_value = "embedded")]
-    pub runtime: Runtime,
+    /// What runs pods. Default: embedded.
+    #[arg(long, value_enum)]
+    pub runtime: Option<Runtime>,
     /// With --runtime hollow: so many nodes, NAME, NAME-2 and so on. For scale tests and demos.
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=250))]
     pub hollow_nodes: u32,
@@ -229,6 +239,7 @@ pub struct UpArgs {
 }
 
 impl UpArgs {
+    pub const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 6443);
     pub const POD_CIDR: &str = "10.244.0.0/16";
     pub const SERVICE_CIDR: &str = "10.96.0.0/16";
 }
@@ -278,6 +289,51 @@ pub struct StatusArgs {
     /// With --wait: give up after this many seconds, with exit code 1.
     #[arg(long, value_name = "SECONDS", default_value = "120")]
     pub timeout: u64,
+}
+
+/// What a token lets in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TokenRole {
+    /// Control hosts until there are three, then workers.
+    Any,
+    /// Control hosts: they hold every secret of the cluster.
+    Control,
+    /// Workers: they hold what their pods need.
+    Worker,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token, and print the line for the next host.
+    #[command(
+        after_help = "Examples:\n  kactor token create                            for the next hosts, within the hour\n  kactor token create --role worker --ttl 7d\n  kactor token create --uses 1 -o json"
+    )]
+    Create {
+        #[arg(long, value_enum, default_value = "any")]
+        role: TokenRole,
+        /// How long it is valid: 90s, 30m, 12h, 7d at most.
+        #[arg(long, value_name = "TIME", default_value = "1h", value_parser = crate::token::span)]
+        ttl: std::time::Duration,
+        /// How many hosts it lets in.
+        #[arg(long, value_name = "N", default_value = "100")]
+        uses: u32,
+        #[command(flatten)]
+        connect: ConnectArgs,
+    },
+    /// List tokens and whom they let in. Secrets are not kept, so none are shown.
+    #[command(alias = "ls", after_help = "Example: kactor token list -o json")]
+    List {
+        #[command(flatten)]
+        connect: ConnectArgs,
+    },
+    /// Make a token worthless from now on.
+    #[command(after_help = "Example: kactor token revoke 0a1b2c3d")]
+    Revoke {
+        /// Its first part, as `kactor token list` shows it.
+        id: String,
+        #[command(flatten)]
+        connect: ConnectArgs,
+    },
 }
 
 #[derive(Debug, Clone, Subcommand)]
@@ -409,6 +465,7 @@ mod tests {
                         let shown = format!("kactor {}", name);
                         let after = after.unwrap_or_default();
                         let after = after.replace(" image ", " ").replace(" snapshot ", " ");
+                        let after = after.replace(" token ", " ");
                         assert!(
                             after.contains(&shown),
                             "{name} has no example of itself: {after:?}"

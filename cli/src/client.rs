@@ -13,12 +13,15 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, SignatureScheme};
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use crate::data_dir::{DataDir, Holder};
+use crate::data_dir::DataDir;
 
 /// Longest answer that is read.
 const BODY_BYTES_MAX: usize = 64 << 20;
@@ -29,7 +32,9 @@ type Http1 = hyper::client::conn::http1::Connection<TokioIo<Tls>, Full<Bytes>>;
 
 /// A way to the kactor of a data directory.
 pub struct Client {
-    pub holder: Holder,
+    /// The process that is asked, where it is of this machine.
+    pub pid: Option<u32>,
+    address: SocketAddr,
     tls: Arc<rustls::ClientConfig>,
     patience: Duration,
 }
@@ -58,15 +63,35 @@ impl Client {
         let user = &config["users"][0]["user"];
         let tls =
             tls(&ca, &field(user, "client-certificate-data")?, &field(user, "client-key-data")?)?;
-        Ok(Self { holder, tls, patience: REQUEST_MAX })
-    }
-
-    fn address(&self) -> SocketAddr {
-        let mut address = self.holder.listen;
+        let mut address = holder.listen;
         if address.ip().is_unspecified() {
             address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
         }
-        address
+        Ok(Self { pid: Some(holder.pid), address, tls, patience: REQUEST_MAX })
+    }
+
+    /// As nobody, to whoever answers there: nothing secret may be sent, and nothing that is heard be believed unchecked.
+    pub fn trusting_nobody(address: SocketAddr) -> anyhow::Result<Self> {
+        let verifier = Arc::new(Unverified(provider()));
+        let config = rustls::ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_no_client_auth();
+        Ok(Self { pid: None, address, tls: Arc::new(config), patience: REQUEST_MAX })
+    }
+
+    /// As nobody yet, to a control host of the cluster of this CA.
+    pub fn trusting(address: SocketAddr, ca: &[u8]) -> anyhow::Result<Self> {
+        let config = rustls::ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots(ca)?)
+            .with_no_client_auth();
+        Ok(Self { pid: None, address, tls: Arc::new(config), patience: REQUEST_MAX })
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.address
     }
 
     pub async fn get(&self, path: &str) -> anyhow::Result<Answer> {
@@ -183,17 +208,65 @@ impl Client {
     }
 }
 
-fn tls(ca: &[u8], certificate: &[u8], key: &[u8]) -> anyhow::Result<Arc<rustls::ClientConfig>> {
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn roots(ca: &[u8]) -> anyhow::Result<rustls::RootCertStore> {
     let mut roots = rustls::RootCertStore::empty();
     for it in CertificateDer::pem_slice_iter(ca) {
         roots.add(it.context("the CA")?)?;
     }
+    Ok(roots)
+}
+
+/// Takes any server. Only for what is compared with a hash before it is believed.
+#[derive(Debug)]
+struct Unverified(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+fn tls(ca: &[u8], certificate: &[u8], key: &[u8]) -> anyhow::Result<Arc<rustls::ClientConfig>> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate).collect();
     let key = PrivateKeyDer::from_pem_slice(key).context("the client's key")?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
+    let config = rustls::ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
+        .with_root_certificates(roots(ca)?)
         .with_client_auth_cert(chain.context("the client's certificate")?, key)?;
     Ok(Arc::new(config))
 }

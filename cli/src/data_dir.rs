@@ -84,6 +84,25 @@ impl DataDir {
         self.root.join("admin.kubeconfig")
     }
 
+    /// Who this host is in its cluster, and who the others are.
+    pub fn hosts(&self) -> PathBuf {
+        self.root.join("hosts.json")
+    }
+
+    /// This host's own key and certificate.
+    pub fn host(&self) -> PathBuf {
+        self.root.join("host")
+    }
+
+    pub fn host_certificate(&self) -> PathBuf {
+        self.host().join("host.crt")
+    }
+
+    /// Stands there while the host joins.
+    pub fn joining(&self) -> PathBuf {
+        self.root.join("joining")
+    }
+
     /// Where `snapshot restore` builds what it then moves into place.
     pub fn unfinished_restore(&self) -> PathBuf {
         self.root.join("restore.new")

@@ -73,6 +73,11 @@ const OURS: &[&str] = &[
     "kubeconfigs.json",
     "admin.kubeconfig",
     "kubelet.port",
+    "hosts.json",
+    "hosts.new",
+    "host",
+    "joining",
+    "joining.new",
     "kactor.lock",
 ];
 

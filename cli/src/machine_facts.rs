@@ -1,6 +1,6 @@
 //! What this host is: read once from /proc, /etc and the kernel, for the Node object.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 
 use kactor_agent::node_object::Machine;
@@ -79,13 +79,35 @@ pub fn addresses(listen: IpAddr) -> Vec<IpAddr> {
     if !listen.is_unspecified() && !listen.is_loopback() {
         return vec![listen];
     }
+    let first = of_interfaces().next();
+    vec![first.unwrap_or(std::net::Ipv4Addr::LOCALHOST.into())]
+}
+
+/// The addresses of this host's own interfaces.
+fn of_interfaces() -> impl Iterator<Item = IpAddr> {
     let all = nix::ifaddrs::getifaddrs().into_iter().flatten();
-    let first = all
-        .filter(|it| !it.flags.contains(nix::net::if_::InterfaceFlags::IFF_LOOPBACK))
+    all.filter(|it| !it.flags.contains(nix::net::if_::InterfaceFlags::IFF_LOOPBACK))
         .filter(|it| !is_virtual(&it.interface_name))
         .filter_map(|it| it.address?.as_sockaddr_in().map(|it| IpAddr::from(it.ip())))
-        .find(|it| !it.is_loopback());
-    vec![first.unwrap_or(std::net::Ipv4Addr::LOCALHOST.into())]
+        .filter(|it| !it.is_loopback())
+}
+
+/// Where other hosts reach what listens there: `preferred` where it listens everywhere and that is an address of this host.
+pub fn reached_at(listen: SocketAddr, preferred: Option<IpAddr>) -> SocketAddr {
+    if !listen.ip().is_unspecified() {
+        return listen;
+    }
+    let kept = preferred.filter(|it| it.is_loopback() || of_interfaces().any(|own| own == *it));
+    let address = kept.unwrap_or_else(|| addresses(listen.ip())[0]);
+    SocketAddr::new(address, listen.port())
+}
+
+/// The address of this host that it speaks to `other` from. Nothing is sent.
+pub fn towards(other: SocketAddr) -> Option<IpAddr> {
+    let any: SocketAddr = if other.is_ipv4() { ([0; 4], 0).into() } else { ([0_u16; 8], 0).into() };
+    let socket = UdpSocket::bind(any).ok()?;
+    socket.connect(other).ok()?;
+    Some(socket.local_addr().ok()?.ip())
 }
 
 /// Bridges and pods' links of container engines are no address of the host.
@@ -108,6 +130,18 @@ mod tests {
             "Debian GNU/Linux 12"
         );
         assert_eq!(architecture("x86_64"), "amd64");
+    }
+
+    #[test]
+    fn others_reach_a_host_where_it_listens_or_where_it_spoke_from() {
+        let there: SocketAddr = "127.0.0.1:7443".parse().unwrap();
+        assert_eq!(reached_at(there, Some([192, 0, 2, 7].into())), there);
+        let everywhere: SocketAddr = "0.0.0.0:6443".parse().unwrap();
+        assert_eq!(towards(there), Some([127, 0, 0, 1].into()));
+        assert_eq!(reached_at(everywhere, towards(there)).to_string(), "127.0.0.1:6443");
+        let gone = reached_at(everywhere, Some([192, 0, 2, 7].into()));
+        assert_ne!(gone.ip(), IpAddr::from([192, 0, 2, 7]), "an address that it no longer has");
+        assert_eq!(gone.port(), 6443);
     }
 
     #[test]

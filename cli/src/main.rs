@@ -9,6 +9,8 @@ mod doctor;
 mod down;
 mod image;
 mod insight;
+mod join;
+mod kept;
 mod kubeconfig_file;
 mod kubelet;
 mod machine_facts;
@@ -24,6 +26,7 @@ mod repl;
 mod replica;
 mod snapshot;
 mod status;
+mod token;
 #[cfg(debug_assertions)]
 mod trial;
 mod up;
@@ -61,6 +64,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Up(args) => up::run(&args),
         Command::Down(args) => down::run(&args),
+        Command::Token(command) => token::run(&command),
         Command::Status(args) => status::run(&args),
         Command::Kubeconfig(args) => kubeconfig_file::run(&args),
         Command::Doctor(args) => doctor::run(&args),

@@ -9,20 +9,23 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use kactor_cluster::host::FIRST_REPLICA;
+use kactor_protocol::ids::ReplicaId;
 use kactor_replica::applied::SledStore;
 use kactor_replica::data_dir::{DirLock, Identity, read_identity};
-use kactor_replica::{NoPeers, Replica, ReplicaConfig, store_actor};
+use kactor_replica::{
+    MessageTransport, NoPeers, RaftTransport, Replica, ReplicaConfig, Start, raft_actor,
+    store_actor,
+};
 use kactor_runtime::ActorSystem;
 use kactor_runtime::env::Env;
-use kactor_store::Store;
+use kactor_store::{Members, MembersError, Store};
 
 use crate::data_dir::DataDir;
 
-/// The first member of a cluster; later ones are numbered by those that take them in.
-pub const FIRST_REPLICA: u64 = 1;
-
 pub struct RunningStore {
     replica: Arc<Replica>,
+    cluster: String,
     _lock: DirLock,
 }
 
@@ -77,24 +80,72 @@ fn name_cluster(path: &Path, cluster: &str) -> anyhow::Result<()> {
 }
 
 impl RunningStore {
-    /// Recovers the store, or begins a new one in an empty directory.
+    /// Recovers the store of a stopped host, alone: for commands that read it.
     pub async fn start(env: &Env, dir: &DataDir) -> anyhow::Result<Self> {
-        let folder = dir.store();
+        let identity = check(env, dir)?.with_context(|| {
+            format!("{} holds no cluster; name another --data-dir", dir.root().display())
+        })?;
+        let config = ReplicaConfig::new(identity, dir.store());
+        Self::open(env, dir, config, Arc::new(NoPeers)).await
+    }
+
+    /// Recovers the store, or begins a new one in an empty directory, as one of the hosts that `system` reaches. One that
+    /// `joined` waits for the others to take it in.
+    pub async fn start_among(
+        system: &ActorSystem,
+        dir: &DataDir,
+        joined: bool,
+    ) -> anyhow::Result<Self> {
+        let env = system.env();
         let identity = match check(env, dir)? {
             Some(identity) => identity,
-            None => Identity { cluster: env.random_uuid(), replica: FIRST_REPLICA },
+            None => Identity { cluster: env.random_uuid(), replica: FIRST_REPLICA.0 },
         };
+        let config = ReplicaConfig {
+            host: system.host().to_string(),
+            start: if joined { Start::Joining } else { Start::NewCluster },
+            ..ReplicaConfig::new(identity, dir.store())
+        };
+        let transport = Arc::new(MessageTransport::new(system.clone()));
+        let running = Self::open(env, dir, config, transport).await?;
+        running.supervise(system)?;
+        Ok(running)
+    }
+
+    async fn open(
+        env: &Env,
+        dir: &DataDir,
+        config: ReplicaConfig,
+        transport: Arc<dyn RaftTransport>,
+    ) -> anyhow::Result<Self> {
+        let folder = dir.store();
         keep_private(&folder)?;
         let lock = DirLock::take(&folder)?;
-        let cluster = identity.cluster.clone();
-        let config = ReplicaConfig::new(identity, folder.clone());
+        let cluster = config.identity.cluster.clone();
         let applied =
             SledStore::open(&folder.join("applied")).context("opening the applied state")?;
-        let replica =
-            Replica::start(env.clone(), config, Box::new(applied), Arc::new(NoPeers)).await;
+        let replica = Replica::start(env.clone(), config, Box::new(applied), transport).await;
         let replica = replica.context("starting the store")?;
         name_cluster(&dir.cluster_name(), &cluster)?;
-        Ok(Self { replica: Arc::new(replica), _lock: lock })
+        Ok(Self { replica: Arc::new(replica), cluster, _lock: lock })
+    }
+
+    /// The id of the cluster that this store is of.
+    pub fn cluster(&self) -> &str {
+        &self.cluster
+    }
+
+    pub fn id(&self) -> ReplicaId {
+        self.replica.id()
+    }
+
+    pub fn members(&self) -> Arc<dyn Members> {
+        self.replica.members()
+    }
+
+    /// Lets another voter lead, if this one does and there is another.
+    pub async fn hand_over(&self) -> Result<(), MembersError> {
+        self.replica.hand_over().await
     }
 
     pub fn store(&self) -> &Store {
@@ -111,8 +162,9 @@ impl RunningStore {
         self.replica.end().await;
     }
 
-    /// Puts it under supervision: from now on it stops with the system, after everybody else.
-    pub fn supervise(&self, system: &ActorSystem) -> anyhow::Result<()> {
+    /// Puts it under supervision and opens it to other hosts: from now on it stops with the system, after everybody else.
+    fn supervise(&self, system: &ActorSystem) -> anyhow::Result<()> {
+        raft_actor::start(system, &self.replica)?;
         store_actor::start(system, &self.replica)?;
         Ok(())
     }

@@ -22,7 +22,7 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
         }
         let client = Client::of(&dir)?;
         let mut status = client.get("/kactor/v1/status").await?.json()?;
-        status["pid"] = client.holder.pid.into();
+        status["pid"] = client.pid.into();
         Ok(status)
     })?;
     match args.connect.output {

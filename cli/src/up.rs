@@ -17,6 +17,8 @@ use crate::args::{Runtime, UpArgs};
 use crate::compose::{Cluster, Plan};
 use crate::data_dir::{DataDir, Holder};
 use crate::demo::Demo;
+use crate::join::{self, Invitation, Wishes};
+use crate::kept::Kept;
 use crate::kubeconfig_file::{self, Merged};
 use crate::{machine_facts, networks, print};
 
@@ -26,37 +28,93 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 pub fn run(args: &UpArgs) -> anyhow::Result<ExitCode> {
     let dir = DataDir::find(args.data_dir.as_deref())?;
-    let node_name = args.node_name.clone().unwrap_or_else(machine_facts::hostname);
-    check(args, &dir, &node_name)?;
+    let kept = Kept::read(&dir)?;
+    let invitation = Invitation::of(args)?;
+    join::check(&dir, kept.as_ref(), invitation.as_ref())?;
+    let wishes = wishes(args, kept.as_ref())?;
+    check(args, &dir, &wishes)?;
     // Before the lock: a directory that is refused is not touched.
     crate::replica::check(&Env::machine(), &dir)?;
-    let holder = Holder { pid: std::process::id(), listen: args.listen, node: node_name.clone() };
+    let (pid, listen) = (std::process::id(), wishes.listen);
+    let holder = Holder { pid, listen, node: wishes.node.clone() };
     if dir.holder()?.is_none() {
-        check_port(args.listen)?; // One that is held by this directory's kactor is told of by the lock.
+        check_port(listen)?; // One that is held by this directory's kactor is told of by the lock.
     }
     let _lock = dir.lock(&holder)?;
     dir.check_whole()?;
-    let plan = Plan {
-        dir,
-        listen: args.listen,
-        kubelet_listen: args.kubelet_listen,
-        node_name,
-        runtime: args.runtime,
-        n_nodes: args.hollow_nodes,
-        pod_cidr: args.pod_cidr.clone(),
-        service_cidr: args.service_cidr.clone(),
-    };
     let machine = Machine::start();
     let env = machine.env().clone();
-    let code = machine.block_on(serve(&env, &plan, args)).context("the main event loop")??;
+    let started = async {
+        let kept = match invitation {
+            Some(invitation) if !kept.as_ref().is_some_and(|it| it.joined) => {
+                Some(let_in(&env, &dir, &invitation, &wishes).await?)
+            }
+            _ => kept,
+        };
+        kept.as_ref().map_or(Ok(()), join::check_role)?;
+        serve(&env, &plan(dir, args, wishes, kept), args).await
+    };
+    let code = machine.block_on(started).context("the main event loop")??;
     machine.stop();
     Ok(code)
 }
 
+/// What this host is, by its flags and by what it was before.
+fn wishes(args: &UpArgs, kept: Option<&Kept>) -> anyhow::Result<Wishes> {
+    let node = match (&args.node_name, kept) {
+        (Some(named), Some(kept)) if *named != kept.node => bail!(
+            "this data directory is that of host {}, whose name belongs to its key; leave --node-name out, or name another --data-dir",
+            kept.node
+        ),
+        (_, Some(kept)) => kept.node.clone(),
+        (Some(named), None) => named.clone(),
+        (None, None) => machine_facts::hostname(),
+    };
+    // A host of several has its flags in its directory: others know it by them.
+    let before = kept.filter(|it| it.joined || it.hosts.len() > 1);
+    let listen = args.listen.or(before.map(|it| it.listen));
+    let runtime = args.runtime.or(before.map(|it| it.runtime));
+    Ok(Wishes {
+        node,
+        listen: listen.unwrap_or(UpArgs::LISTEN),
+        runtime: runtime.unwrap_or(Runtime::Embedded),
+    })
+}
+
+fn plan(dir: DataDir, args: &UpArgs, wishes: Wishes, kept: Option<Kept>) -> Plan {
+    // The cluster's networks are one matter of all its hosts.
+    let joined = kept.as_ref().filter(|it| it.joined);
+    let pod_cidr = joined.map_or(&args.pod_cidr, |it| &it.pod_cidr).clone();
+    let service_cidr = joined.map_or(&args.service_cidr, |it| &it.service_cidr).clone();
+    Plan {
+        dir,
+        listen: wishes.listen,
+        kubelet_listen: args.kubelet_listen,
+        node_name: wishes.node,
+        runtime: wishes.runtime,
+        n_nodes: args.hollow_nodes,
+        pod_cidr,
+        service_cidr,
+        kept,
+    }
+}
+
+/// Joins, and tells so.
+async fn let_in(
+    env: &Env,
+    dir: &DataDir,
+    invitation: &Invitation,
+    wishes: &Wishes,
+) -> anyhow::Result<Kept> {
+    let kept = join::join(env, dir, invitation, wishes).await?;
+    say(&format!("joined the cluster of {} as a {} host", invitation.host, kept.role));
+    Ok(kept)
+}
+
 /// What cannot be, before anything is made: each refusal says what, why and what to do.
-fn check(args: &UpArgs, dir: &DataDir, node_name: &str) -> anyhow::Result<()> {
-    check_node_name(node_name)?;
-    let makes_containers = match args.runtime {
+fn check(args: &UpArgs, dir: &DataDir, wishes: &Wishes) -> anyhow::Result<()> {
+    check_node_name(&wishes.node)?;
+    let makes_containers = match wishes.runtime {
         Runtime::Embedded => Some("embedded"),
         Runtime::Docker => Some("docker"),
         Runtime::Hollow | Runtime::None => None,
@@ -71,12 +129,12 @@ fn check(args: &UpArgs, dir: &DataDir, node_name: &str) -> anyhow::Result<()> {
     {
         bail!("{why}");
     }
-    if args.demo && args.runtime == Runtime::None {
+    if args.demo && wishes.runtime == Runtime::None {
         bail!(
             "--demo runs pods and --runtime none has no node for them; take --runtime embedded (needs root) or hollow"
         );
     }
-    if args.hollow_nodes > 1 && args.runtime != Runtime::Hollow {
+    if args.hollow_nodes > 1 && wishes.runtime != Runtime::Hollow {
         bail!(
             "--hollow-nodes {} wants --runtime hollow: a host has one node that runs containers",
             args.hollow_nodes
@@ -85,12 +143,12 @@ fn check(args: &UpArgs, dir: &DataDir, node_name: &str) -> anyhow::Result<()> {
     if let Some(file) = &args.kubeconfig {
         kubeconfig_file::check(file)?;
     }
-    let host_networks = match args.runtime {
+    let host_networks = match wishes.runtime {
         Runtime::Hollow | Runtime::None => Vec::new(), // Their pods have no packets.
         _ => networks::of_host(&crate::node_parts::instance(dir)),
     };
     networks::check(&args.pod_cidr, &args.service_cidr, &host_networks)?;
-    if args.runtime == Runtime::Docker {
+    if wishes.runtime == Runtime::Docker {
         crate::client::block_on(async {
             Ok(kactor_docker::Engine::connect(&crate::node_parts::docker_socket()?).await?)
         })

@@ -12,7 +12,7 @@ use kactor_protocol::ids::TraceId;
 use kactor_protocol::time::Deadline;
 use serde_json::{Value, json};
 
-use crate::api::Api;
+use crate::api::{Api, Endpoint};
 use crate::authorize::policy::Policy;
 use crate::request::{Body, Caller, Operation, Options, Request, Resource, Response, User};
 
@@ -35,8 +35,18 @@ const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 const AT_ONCE: usize = 32;
 
 impl Api {
-    /// Makes what is missing and repairs what is old. Call it when this host leads, before `/readyz` is 200.
+    /// As `bootstrap_at`, of a cluster whose one control host this is.
     pub async fn bootstrap(&self, deadline: Deadline) -> Result<(), Status> {
+        self.bootstrap_at(&[self.config().endpoint], deadline).await
+    }
+
+    /// Makes what is missing and repairs what is old; the API is served at `endpoints`. Call it when this host leads, before
+    /// `/readyz` is 200. The Service `kubernetes` comes last: where it is, everything is.
+    pub async fn bootstrap_at(
+        &self,
+        endpoints: &[Endpoint],
+        deadline: Deadline,
+    ) -> Result<(), Status> {
         let namespaces = NAMESPACES.iter().map(
             |name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}),
         );
@@ -45,7 +55,12 @@ impl Api {
         write_out_aggregates(&mut roles);
         self.ensure_all(roles, deadline).await?;
         self.ensure_all(objects_in(BINDINGS)?, deadline).await?;
-        self.ensure_all(self.own_service(), deadline).await
+        self.publish(endpoints, deadline).await
+    }
+
+    /// Lets the Service `kubernetes` lead to these, and nowhere else. All have the port of this host's API.
+    pub async fn publish(&self, endpoints: &[Endpoint], deadline: Deadline) -> Result<(), Status> {
+        self.ensure_all(self.own_service(endpoints), deadline).await
     }
 
     async fn ensure_all(&self, objects: Vec<Value>, deadline: Deadline) -> Result<(), Status> {
@@ -96,9 +111,8 @@ impl Api {
     }
 
     /// The Service `kubernetes` and where it leads.
-    fn own_service(&self) -> Vec<Value> {
-        let endpoint = self.config().endpoint;
-        let address_type = if endpoint.address.is_ipv4() { "IPv4" } else { "IPv6" };
+    fn own_service(&self, endpoints: &[Endpoint]) -> Vec<Value> {
+        let own = self.config().endpoint;
         let labels = json!({"component": "apiserver", "provider": "kubernetes"});
         let service = json!({
                 "apiVersion": "v1", "kind": "Service",
@@ -106,13 +120,26 @@ impl Api {
                 "spec": {
                     "type": "ClusterIP",
                     "clusterIP": self.config().service_range.first().to_string(),
-                    "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": endpoint.port}],
+                    "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": own.port}],
                 },
         });
-        // A loopback address is no endpoint (validation refuses it): such a host has no pods that could reach it.
-        if endpoint.address.is_loopback() {
+        // A loopback address is no endpoint (validation refuses it): such a host has no pods that could reach it. A slice
+        // has one port and one family.
+        let is_published = |it: &&Endpoint| {
+            !it.address.is_loopback()
+                && it.port == own.port
+                && it.address.is_ipv4() == own.address.is_ipv4()
+        };
+        let mut addresses: Vec<String> =
+            endpoints.iter().filter(is_published).map(|it| it.address.to_string()).collect();
+        addresses.sort();
+        addresses.dedup();
+        if addresses.is_empty() {
             return vec![service];
         }
+        let address_type = if own.address.is_ipv4() { "IPv4" } else { "IPv6" };
+        let ready = |it: &String| json!({"addresses": [it], "conditions": {"ready": true}});
+        let ip = |it: &String| json!({ "ip": it });
         vec![
             service,
             json!({
@@ -120,16 +147,16 @@ impl Api {
                 "metadata": {"name": "kubernetes", "namespace": "default",
                              "labels": {"kubernetes.io/service-name": "kubernetes"}},
                 "addressType": address_type,
-                "endpoints": [{"addresses": [endpoint.address.to_string()], "conditions": {"ready": true}}],
-                "ports": [{"name": "https", "port": endpoint.port, "protocol": "TCP"}],
+                "endpoints": addresses.iter().map(ready).collect::<Vec<_>>(),
+                "ports": [{"name": "https", "port": own.port, "protocol": "TCP"}],
             }),
             json!({
                 "apiVersion": "v1", "kind": "Endpoints",
                 "metadata": {"name": "kubernetes", "namespace": "default",
                              "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
                 "subsets": [{
-                    "addresses": [{"ip": endpoint.address.to_string()}],
-                    "ports": [{"name": "https", "port": endpoint.port, "protocol": "TCP"}],
+                    "addresses": addresses.iter().map(ip).collect::<Vec<_>>(),
+                    "ports": [{"name": "https", "port": own.port, "protocol": "TCP"}],
                 }],
             }),
         ]

@@ -38,6 +38,7 @@ pub struct Books<'a> {
     /// The level that the log is at: a kactor that knows less cannot apply it.
     pub level: u32,
     pub next_replica: ReplicaId,
+    pub cluster: &'a str,
 }
 
 /// What a host is let in as: its record, and the token with this use noted.
@@ -128,6 +129,7 @@ pub fn admit(asks: &Applicant, books: Books<'_>, now: Timestamp) -> Result<Admis
         role,
         // Always a new one: what stood on its disk may be lost, and with it its votes.
         replica: (role == HostRole::Control).then_some(books.next_replica),
+        cluster: books.cluster.to_owned(),
         address: asks.address,
         version: asks.version.clone(),
         level: asks.level,

@@ -39,6 +39,8 @@ pub struct Picture<'a> {
     pub led_for: Duration,
     /// The feature level of the log.
     pub level: u32,
+    /// The id of this cluster: hosts of the log before a restore are no hosts of this one.
+    pub cluster: &'a str,
 }
 
 /// One step.
@@ -59,7 +61,7 @@ pub enum Change {
     HandOver {
         to: ReplicaId,
     },
-    /// Its host left: the record goes.
+    /// Its host left, or was one of the cluster before a restore: the record goes.
     Forget {
         host: HostId,
     },
@@ -105,7 +107,11 @@ impl Picture<'_> {
     /// The record of the host that a member runs on, if that host still means to run this very member.
     fn stays(&self, id: ReplicaId) -> Option<&HostRecord> {
         let record = self.hosts.get(self.members.hosts.get(&id)?)?;
-        (record.replica == Some(id) && !record.leaving).then_some(record)
+        (record.replica == Some(id) && self.is_member(record)).then_some(record)
+    }
+
+    fn is_member(&self, record: &HostRecord) -> bool {
+        record.is_control() && !record.leaving && record.cluster == self.cluster
     }
 
     fn progress(&self, id: ReplicaId) -> MemberProgress {
@@ -140,7 +146,7 @@ impl Picture<'_> {
 
     fn add_learner(&self) -> Option<Change> {
         let (host, id) = self.hosts.iter().find_map(|(host, it)| {
-            let id = it.replica.filter(|_| it.is_control() && !it.leaving)?;
+            let id = it.replica.filter(|_| self.is_member(it))?;
             (!self.members.hosts.contains_key(&id)).then_some((host, id))
         })?;
         Some(Change::AddLearner { id, host: host.clone() })
@@ -213,8 +219,10 @@ impl Picture<'_> {
     }
 
     fn forget(&self) -> Option<Change> {
+        let is_of_before = |it: &HostRecord| it.is_control() && it.cluster != self.cluster;
         let is_out = |it: &HostRecord| {
-            it.leaving && it.replica.is_none_or(|id| !self.members.hosts.contains_key(&id))
+            (it.leaving || is_of_before(it))
+                && it.replica.is_none_or(|id| !self.members.hosts.contains_key(&id))
         };
         let (host, _) = self.hosts.iter().find(|(_, it)| is_out(it))?;
         Some(Change::Forget { host: host.clone() })

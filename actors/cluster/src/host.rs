@@ -30,6 +30,8 @@ pub struct HostRecord {
     pub role: HostRole,
     /// A control host's member of the log. A host that lost its disk gets another.
     pub replica: Option<ReplicaId>,
+    /// The cluster whose log that member is of: a restore makes another.
+    pub cluster: String,
     /// Where others reach it: the API by TCP, its actors by UDP.
     pub address: SocketAddr,
     pub version: String,
@@ -55,6 +57,27 @@ impl HostRecord {
     pub fn is_control(&self) -> bool {
         self.role == HostRole::Control
     }
+}
+
+/// What one host tells another of a third, and keeps for its next start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KnownHost {
+    pub host: HostId,
+    pub address: SocketAddr,
+    pub key_hash: KeyHash,
+    pub role: HostRole,
+}
+
+/// All hosts, as they are told to others.
+pub fn known(hosts: &Hosts) -> Vec<KnownHost> {
+    let known = |(host, it): (&HostId, &HostRecord)| KnownHost {
+        host: host.clone(),
+        address: it.address,
+        key_hash: it.key_hash,
+        role: it.role,
+    };
+    hosts.iter().map(known).collect()
 }
 
 /// What a host was let in as.
@@ -143,6 +166,7 @@ mod tests {
             key_hash: KeyHash::of(b"key"),
             role: HostRole::Control,
             replica: Some(ReplicaId(3)),
+            cluster: "c".to_owned(),
             address: "192.0.2.7:6443".parse().unwrap(),
             version: "0.1.0".to_owned(),
             level: 1,

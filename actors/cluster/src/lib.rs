@@ -6,5 +6,8 @@
 pub mod admit;
 pub mod decide;
 pub mod host;
+pub mod hosts_actor;
+pub mod join;
+pub mod membership_actor;
 pub mod records;
 pub mod token;

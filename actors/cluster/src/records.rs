@@ -63,11 +63,17 @@ struct NextReplica {
 #[derive(Clone)]
 pub struct Records {
     store: Store,
+    /// The id of this cluster.
+    cluster: String,
 }
 
 impl Records {
-    pub fn new(store: Store) -> Self {
-        Self { store }
+    pub fn new(store: Store, cluster: String) -> Self {
+        Self { store, cluster }
+    }
+
+    pub fn cluster(&self) -> &str {
+        &self.cluster
     }
 
     pub fn store(&self) -> &Store {
@@ -181,6 +187,7 @@ impl Records {
                 hosts: &self.hosts(),
                 voters,
                 level: self.store.table().read().feature_level(),
+                cluster: &self.cluster,
                 next_replica: ReplicaId(
                     next.as_ref().map_or(FIRST_REPLICA.0 + 1, |it| it.record.next),
                 ),

@@ -26,6 +26,7 @@ use kactor_streams::NodeStreams;
 use crate::actor_metrics;
 use crate::authn;
 use crate::documents::Documents;
+use crate::door::{self, ClusterDoor, ClusterOrder, JoinPace};
 use crate::health::{Check, Health};
 use crate::in_flight::{InFlight, Limits, Weight};
 use crate::insight::{ImageOrder, InsightSource};
@@ -51,6 +52,7 @@ pub struct GatewayConfig {
     pub env: Env,
     pub nodes: Arc<dyn NodeStreams>,
     pub insight: Arc<dyn InsightSource>,
+    pub door: Arc<dyn ClusterDoor>,
     pub checks: Vec<Check>,
     pub limits: Limits,
     /// `HOST:PORT` as clients reach it, for `/api`.
@@ -64,6 +66,8 @@ pub struct Gateway {
     pub(crate) nodes: Arc<dyn NodeStreams>,
     pub(crate) documents: Documents,
     insight: Arc<dyn InsightSource>,
+    door: Arc<dyn ClusterDoor>,
+    joins: JoinPace,
     health: Health,
     in_flight: InFlight,
     metrics: Arc<Metrics>,
@@ -128,6 +132,8 @@ impl Gateway {
             env: config.env,
             nodes: config.nodes,
             insight: config.insight,
+            door: config.door,
+            joins: JoinPace::default(),
             health: Health::new(config.checks),
             in_flight: InFlight::new(config.limits),
             metrics: Arc::default(),
@@ -281,6 +287,10 @@ impl Gateway {
                 self.permit_path(&request)?;
                 self.documents.answer(&document, &request.headers, &request.query)
             }
+            // Who comes to join has no identity yet: the token is the permission, and the certificate is no secret.
+            Route::System(system @ (System::Authority | System::Join)) => {
+                self.at_the_door(system, request).await
+            }
             Route::System(system) => {
                 self.permit_path(&request)?;
                 self.system(system, request).await
@@ -332,6 +342,14 @@ impl Gateway {
                 let body = ReplyBody::stream(stream);
                 Ok(reply::with_body(200, "application/octet-stream", body))
             }
+            (System::Cluster, "POST") => {
+                let body = self.read_body(&request).await?;
+                let order: ClusterOrder = serde_json::from_slice(&body).map_err(|it| {
+                    Status::bad_request(format!("the body is no order to the cluster: {it}"))
+                })?;
+                tracing::info!(user = %request.caller.user.name, ?order, "an order to the cluster");
+                Ok(reply::json(200, &self.door.order(order, request.deadline).await?))
+            }
             (System::Insight, "POST") => {
                 let body = self.read_body(&request).await?;
                 let question: Insight = serde_json::from_slice(&body).map_err(|it| {
@@ -341,6 +359,23 @@ impl Gateway {
                 let tree =
                     serde_json::to_value(answer).map_err(|it| Status::internal(&it.to_string()))?;
                 Ok(reply::json(200, &tree))
+            }
+            _ => Err(method_not_allowed()),
+        }
+    }
+
+    async fn at_the_door(&self, system: System, request: Asked) -> Result<Reply, Status> {
+        match (system, request.method.as_str()) {
+            (System::Authority, "GET" | "HEAD") => {
+                Ok(reply::bytes(200, "application/x-pem-file", self.door.authority().into_bytes()))
+            }
+            (System::Join, "POST") => {
+                self.joins.enter(self.env.monotonic())?;
+                let body = self.read_body(&request).await?;
+                if body.len() > door::JOIN_BYTES_MAX {
+                    return Err(Status::request_too_large(door::JOIN_BYTES_MAX));
+                }
+                Ok(reply::json(200, &self.door.join(body, request.deadline).await?))
             }
             _ => Err(method_not_allowed()),
         }

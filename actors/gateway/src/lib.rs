@@ -8,6 +8,7 @@ mod actor_metrics;
 mod authn;
 mod containers;
 mod documents;
+mod door;
 mod gateway;
 pub mod health;
 mod in_flight;
@@ -30,6 +31,7 @@ pub mod tls;
 mod upgrade;
 pub mod version;
 
+pub use door::{ClusterDoor, ClusterOrder};
 pub use gateway::{BODY_BYTES_MAX, Gateway, GatewayConfig};
 pub use health::{Asked as CheckAsked, Check};
 pub use in_flight::Limits;

@@ -68,6 +68,12 @@ pub enum System {
     Images,
     /// `/kactor/v1/snapshot`
     Snapshot,
+    /// `/kactor/v1/cluster`
+    Cluster,
+    /// `/kactor/v1/ca`
+    Authority,
+    /// `/kactor/v1/join`
+    Join,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,6 +142,9 @@ fn beside(names: &[&str]) -> Route {
         ["kactor", "v1", "status"] => Route::System(System::Status),
         ["kactor", "v1", "images"] => Route::System(System::Images),
         ["kactor", "v1", "snapshot"] => Route::System(System::Snapshot),
+        ["kactor", "v1", "cluster"] => Route::System(System::Cluster),
+        ["kactor", "v1", "ca"] => Route::System(System::Authority),
+        ["kactor", "v1", "join"] => Route::System(System::Join),
         _ => Route::Unknown,
     }
 }

@@ -108,7 +108,8 @@ async fn restore(
     }
     make_private(&new)?;
     let store = new.join("store");
-    let identity = Identity { cluster: env.random_uuid(), replica: crate::replica::FIRST_REPLICA };
+    let identity =
+        Identity { cluster: env.random_uuid(), replica: kactor_cluster::host::FIRST_REPLICA.0 };
     let state = {
         let mut applied =
             SledStore::open(&store.join("applied")).context("making the applied state")?;

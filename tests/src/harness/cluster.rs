@@ -58,6 +58,7 @@ pub struct Cluster {
     folder: TempDir,
     port: Port,
     runtime: Runtime,
+    node: String,
     variables: Vec<(String, String)>,
     /// Only real containers need one.
     network: Option<NetworkSlot>,
@@ -82,7 +83,18 @@ impl Cluster {
             std::fs::create_dir(folder.path().join(it)).expect("the folder is new");
         }
         let network = runtime.is_real().then(NetworkSlot::free);
-        Self { folder, port: Port::free(), runtime, variables: Vec::new(), network, child: None }
+        let (port, node, variables) = (Port::free(), NODE.to_owned(), Vec::new());
+        Self { folder, port, runtime, node, variables, network, child: None }
+    }
+
+    /// As a host of that name.
+    pub fn named(mut self, node: &str) -> Self {
+        node.clone_into(&mut self.node);
+        self
+    }
+
+    pub fn node(&self) -> &str {
+        &self.node
     }
 
     /// An environment variable of `kactor up`, from its next start on.
@@ -128,7 +140,7 @@ impl Cluster {
     pub fn up(&self) -> Command {
         let listen = format!("127.0.0.1:{}", self.port.number);
         let mut command = self.command(&["up", "--runtime", self.runtime.flag()]);
-        command.args(["--listen", &listen, "--node-name", NODE]);
+        command.args(["--listen", &listen, "--node-name", &self.node]);
         command.arg("--data-dir").arg(self.data_dir());
         command.arg("--kubeconfig").arg(self.kubeconfig());
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));

@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod certificates;
+pub mod cluster;
 pub mod codec;
 pub mod frame;
 pub mod fuzz;

@@ -6,7 +6,7 @@
 
 use crate::ids::MessageId;
 use crate::message::{Lane, Message, Overload, Row, Sender, reencode};
-use crate::{certificates, insight, node, raft, store};
+use crate::{certificates, cluster, insight, node, raft, store};
 
 macro_rules! lane {
     () => {
@@ -54,6 +54,7 @@ messages! {
     223 node::StreamCredit => (), from [Control, WorkerSelf], Wait, Bulk;
     224 node::StreamResize => (), from [Control], Wait, Bulk;
     225 node::StreamEnded => (), from [Control, WorkerSelf], Wait, Bulk;
+    301 cluster::AnnounceHost => Result<cluster::HostsKnown, cluster::AnnounceError>, from [WorkerSelf], Shed;
     303 certificates::RenewCertificate => Result<certificates::RenewedCertificate, certificates::RenewError>, from [WorkerSelf, Control], Shed;
     901 insight::Insight => insight::InsightReply, from [Operator], Shed;
 }

@@ -19,6 +19,8 @@ use kactor_protocol::store::*;
 use kactor_protocol::table::MESSAGES;
 use kactor_protocol::*;
 
+#[path = "golden/cluster_examples.rs"]
+mod cluster_examples;
 #[path = "golden/node_examples.rs"]
 mod node_examples;
 #[path = "golden/raft_examples.rs"]
@@ -48,6 +50,7 @@ fn examples() -> Examples {
     node_examples::add(&mut out);
     raft_examples::add(&mut out);
     certificate_examples(&mut out);
+    cluster_examples::add(&mut out);
     insight_questions(&mut out);
     insight_answers(&mut out);
     out

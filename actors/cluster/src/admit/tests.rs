@@ -13,6 +13,7 @@ fn record(role: HostRole, replica: u64, port: u16) -> HostRecord {
         key_hash: KeyHash::of(&replica.to_le_bytes()),
         role,
         replica: (role == HostRole::Control).then_some(ReplicaId(replica)),
+        cluster: "c".into(),
         address: ([192, 0, 2, 1], port).into(),
         version: "0.1.0".into(),
         level: 1,
@@ -67,6 +68,7 @@ impl Door {
             voters: &self.voters,
             level: 1,
             next_replica: ReplicaId(9),
+            cluster: "c",
         };
         admit(asks, books, NOW)
     }

@@ -1,7 +1,7 @@
 //! Tables: a cluster in a few lines, and the step that follows.
 //!
 //! One member or host a line: `1 a voter`, `2 b learner lag=900 silent=5s`, `- c control replica=3` (a record alone).
-//! The first line is the leader. Words: `leaving`, `lost` (its record names another replica or is gone), `level=N`.
+//! The first line is the leader. Words: `leaving`, `lost` (its record names another replica or is gone), `level=N`, `cluster=ID`.
 
 use std::collections::BTreeMap;
 
@@ -23,6 +23,7 @@ fn record(role: HostRole, replica: Option<u64>) -> HostRecord {
         key_hash: KeyHash([0; 32]),
         role,
         replica: replica.map(ReplicaId),
+        cluster: "now".into(),
         address: ([192, 0, 2, 1], 6443).into(),
         version: "0.1.0".into(),
         level: 1,
@@ -45,6 +46,7 @@ fn world(text: &str) -> World {
         let role = if words[2] == "worker" { HostRole::Worker } else { HostRole::Control };
         let mut known = record(role, id.or_else(|| number("replica=")));
         known.leaving = words.contains(&"leaving");
+        known.cluster = value("cluster=").unwrap_or("now").to_owned();
         known.level = number("level=").unwrap_or(1) as u32;
         if !words.contains(&"lost") {
             hosts.insert(host.clone(), known);
@@ -74,6 +76,7 @@ impl World {
             own: self.own,
             led_for: Duration::from_secs(led_for),
             level: 1,
+            cluster: "now",
         })
     }
 }
@@ -199,6 +202,12 @@ fn a_host_that_lost_its_disk_learns_under_its_new_id_before_the_old_one_goes() {
     assert_eq!(step(&world), "voters become 1, 2, 4: replica 3 leaves");
     world.members.voters = vec![[1, 2, 4].map(ReplicaId).into()];
     assert_eq!(step(&world), "replica 3 is taken out");
+}
+
+#[test]
+fn control_hosts_of_the_cluster_before_a_restore_are_forgotten_and_workers_stay() {
+    check("1 a voter\n- b control replica=2 cluster=before\n- w worker cluster=before", "b left");
+    check("1 a voter\n- w worker cluster=before", "nothing");
 }
 
 #[test]

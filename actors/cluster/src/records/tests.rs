@@ -7,7 +7,7 @@ use super::*;
 const SOON: Duration = Duration::from_secs(5);
 
 fn records() -> Records {
-    Records::new(Store::in_memory(Env::machine()))
+    Records::new(Store::in_memory(Env::machine()), "c".to_owned())
 }
 
 fn deadline(records: &Records) -> Deadline {

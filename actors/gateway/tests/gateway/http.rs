@@ -475,3 +475,34 @@ fn a_serving_certificate_that_is_due_is_replaced_and_open_connections_go_on() {
         keeping.abort();
     });
 }
+
+#[test]
+fn who_has_no_identity_may_read_the_authority_and_try_to_join_and_order_nothing() {
+    with_world(Limits::default(), async |world| {
+        let stranger = Client::connect(world, None).await;
+        let authority = stranger.get("/kactor/v1/ca").await;
+        assert_eq!((authority.code, &*authority.body), (200, &b"CERTIFICATE"[..]));
+        let join = |body: &str| stranger.ask(request("POST", "/kactor/v1/join"), body.to_owned());
+        assert_eq!(join("the word").await.json(), json!({"welcome": true}));
+        let refused = join("a guess").await.refusal();
+        let known = (403, "Forbidden".to_owned(), "the token is not known".to_owned());
+        assert_eq!(refused, known);
+        assert_eq!(join(&"x".repeat(64 * 1024 + 1)).await.code, 413);
+        assert_eq!(stranger.get("/kactor/v1/join").await.code, 405);
+        let mut codes = Vec::new();
+        for _ in 0..64 {
+            codes.push(join("a guess").await.code);
+        }
+        assert!(codes.contains(&429), "guesses are paced: {codes:?}");
+
+        let order = json!({"leave": {"host": "n2"}});
+        assert_eq!(stranger.post("/kactor/v1/cluster", &order).await.refusal().0, 403);
+        let master = Client::connect(world, Some(&admin(world))).await;
+        let done = master.post("/kactor/v1/cluster", &order).await.json();
+        assert_eq!(done, json!({"done": order}));
+        let token = json!({"createToken": {"role": "any", "ttlSeconds": 60, "uses": 1}});
+        assert_eq!(master.post("/kactor/v1/cluster", &token).await.json()["done"], token);
+        let unknown = master.post("/kactor/v1/cluster", &json!({"explode": {}})).await;
+        assert_eq!(unknown.refusal().0, 400);
+    });
+}

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kactor_api::{Api, ApiConfig, Discard, EncryptionKey, Endpoint};
+use kactor_api::{Api, ApiConfig, Discard, EncryptionKey, Endpoint, Reason, Status};
 use kactor_gateway::{
-    Gateway, GatewayConfig, InsightSource, Limits, Listener, Pki, ServingNames, Subject,
-    kubeconfig, tls,
+    ClusterDoor, ClusterOrder, Gateway, GatewayConfig, InsightSource, Limits, Listener, Pki,
+    ServingNames, Subject, kubeconfig, tls,
 };
 use kactor_protocol::insight::{Insight, InsightReply};
 use kactor_protocol::time::Deadline;
@@ -57,6 +57,28 @@ impl InsightSource for NoInsight {
     }
 }
 
+/// Lets in whoever brings the word, and does what it is told.
+struct OpenDoor;
+
+impl ClusterDoor for OpenDoor {
+    fn authority(&self) -> String {
+        "CERTIFICATE".to_owned()
+    }
+
+    fn join(&self, body: bytes::Bytes, _: Deadline) -> BoxFuture<'_, Result<Value, Status>> {
+        Box::pin(async move {
+            match &*body {
+                b"the word" => Ok(json!({"welcome": true})),
+                _ => Err(Status::new(Reason::Forbidden, "the token is not known")),
+            }
+        })
+    }
+
+    fn order(&self, order: ClusterOrder, _: Deadline) -> BoxFuture<'_, Result<Value, Status>> {
+        Box::pin(async move { Ok(json!({"done": order})) })
+    }
+}
+
 impl World {
     pub fn new() -> Self {
         Self::with_limits(Limits::default())
@@ -88,6 +110,7 @@ impl World {
             env: env.clone(),
             nodes: Arc::new(PretendNode { env: env.clone() }),
             insight: Arc::new(NoInsight),
+            door: Arc::new(OpenDoor),
             checks: Vec::new(),
             limits,
             advertised: "127.0.0.1:6443".to_owned(),
