@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use futures::future::{Either, select};
 use kactor_protocol::HostId;
 use kactor_protocol::ids::ReplicaId;
-use kactor_store::{MemberProgress, Members, MembersError, MembersState};
+use kactor_store::{MemberProgress, Members, MembersError, MembersState, WriteState};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::impls::BasicNode;
@@ -32,15 +32,18 @@ const SLOW_PAUSE: Duration = Duration::from_secs(60);
 /// How often one looks who leads while another is to take over.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// A leader whose syncs take longer than others wait before they elect hands over: its disk would make every write slow.
+/// A leader whose syncs take longer than others wait before they elect hands over, for its disk would make every write
+/// slow; and so does one whose disk is almost full, for it refuses writes that others can take.
 pub(crate) async fn hand_over_when_slow(log: Arc<RaftLog>) {
     loop {
         log.env.sleep(SLOW_LOOK_EVERY).await;
         let took = log.writer.stats.sync_time(log.env.monotonic());
-        if took < SYNC_MAX || !log.leads() || log.successors().is_empty() {
+        let is_full = matches!(log.write_state(), WriteState::Full { .. });
+        let is_fit = took < SYNC_MAX && !is_full;
+        if is_fit || !log.leads() || log.successors().is_empty() {
             continue;
         }
-        tracing::warn!(?took, "this leader's disk is slow; another shall lead");
+        tracing::warn!(?took, is_full, "this leader's disk is slow or full; another shall lead");
         if let Err(error) = log.hand_over().await {
             tracing::warn!(%error, "nobody took over");
         }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
 use kactor_protocol::frame::Refusal;
 use kactor_protocol::raft::{
     CompareState, InstallSnapshot, RaftRefusal, ReadIndex, ReadIndexError, SnapshotEnd,
@@ -31,6 +32,9 @@ use crate::store_actor::{STORE, StoreActor};
 
 /// How much longer the last chunk may take than another: the whole state is written to disk before it is answered.
 const INSTALL_TIMES: u32 = 12;
+
+/// A piece is sent when it has so many bytes; its last chunk may have one object more.
+const PIECE_BYTES: usize = 1 << 20;
 
 pub struct MessageTransport {
     system: ActorSystem,
@@ -66,6 +70,18 @@ impl MessageTransport {
         let asked = self.raft(peer)?.ask(letter, self.system.deadline(ttl)).await;
         answered(peer, asked)
     }
+}
+
+/// Chunks put together, so that a far peer is not waited for too often.
+fn pieces(mut chunks: Chunks) -> impl Iterator<Item = Bytes> {
+    std::iter::from_fn(move || {
+        let mut piece = BytesMut::from(chunks.next()?);
+        while piece.len() < PIECE_BYTES {
+            let Some(chunk) = chunks.next() else { break };
+            piece.extend_from_slice(&chunk);
+        }
+        Some(piece.freeze())
+    })
 }
 
 fn answered<T>(peer: &Peer, asked: Result<Result<T, RaftRefusal>, Refusal>) -> io::Result<T> {
@@ -124,7 +140,7 @@ impl RaftTransport for MessageTransport {
             Some(letters::snapshot_end_out(&meta).map_err(io::Error::other)?);
         let transfer = self.next_transfer.fetch_add(1, Ordering::Relaxed);
         let mut offset = 0;
-        let mut chunks = chunks.peekable();
+        let mut chunks = pieces(chunks).peekable();
         while let Some(chunk) = chunks.next() {
             let is_last = chunks.peek().is_none();
             let next = offset + chunk.len() as u64;

@@ -5,14 +5,14 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::{Either, select};
 use kactor_protocol::HostId;
 use kactor_protocol::ids::{Reign, ReplicaId};
-use kactor_protocol::raft::ReadIndexError;
+use kactor_protocol::raft::{RaftRefusal, ReadIndexError};
 use kactor_protocol::store::{ProposeError, Write};
 use kactor_protocol::time::Deadline;
 use kactor_runtime::env::{Env, Lane};
@@ -42,6 +42,8 @@ const ENTRIES_KEPT_MIN: u64 = 8;
 /// Full segments at which proposals wait for a checkpoint: the journal takes no more than this, one that is
 /// written, and its spares.
 const SEALED_MAX: u64 = 8;
+/// After so long without a word status says so: an election takes less.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
 /// How long a proposal waits for room before it is refused, and how long before its deadline.
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(10);
 const ROOM_WAIT_MARGIN: Duration = Duration::from_millis(50);
@@ -52,6 +54,8 @@ pub(crate) struct RaftLog {
     pub host: String,
     pub cluster: Arc<str>,
     pub findings: Arc<Findings>,
+    /// When a leader sent something last, on the monotonic clock.
+    pub heard_ms: AtomicU64,
     pub env: Env,
     pub space: Space,
     pub raft: Raft,
@@ -223,7 +227,7 @@ impl RaftLog {
     }
 
     /// Refuses before the disk is full, so that what was taken can be finished.
-    fn write_state(&self) -> WriteState {
+    pub fn write_state(&self) -> WriteState {
         if self.writer.fatal.borrow().is_some() {
             return WriteState::Stopped;
         }
@@ -233,6 +237,55 @@ impl RaftLog {
             return WriteState::Full { free_bytes, reserve_bytes };
         }
         WriteState::Open
+    }
+
+    /// A leader sent something.
+    pub fn hear(&self) {
+        let now_ms = u64::try_from(self.env.monotonic().as_millis()).unwrap_or(u64::MAX);
+        self.heard_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    /// Whether entries of the leader can be taken: what is refused here it sends again.
+    pub fn room_for_entries(&self) -> Result<(), RaftRefusal> {
+        if self.space.is_short() || !self.has_segment() {
+            return Err(RaftRefusal::Full);
+        }
+        let n_sealed = self.writer.stats.n_sealed.load(Ordering::Relaxed);
+        if n_sealed >= SEALED_CHECKPOINT {
+            self.machine.due.notify_one();
+        }
+        if n_sealed >= SEALED_MAX { Err(RaftRefusal::Slow) } else { Ok(()) }
+    }
+
+    /// What is wrong with who leads, where several vote.
+    fn leader_trouble(&self, seen: &RaftMetrics<Types>) -> Option<String> {
+        let n_voters = seen.membership_config.voter_ids().count();
+        if n_voters < 2 {
+            return None;
+        }
+        if seen.state == ServerState::Leader {
+            let ago = seen.last_quorum_acked.as_ref()?.elapsed();
+            return (ago >= SILENCE_MAX).then(|| {
+                format!(
+                    "no quorum of the {n_voters} voters has answered for {} s: writes and consistent reads are refused until \
+                     enough control hosts are reached again",
+                    ago.as_secs()
+                )
+            });
+        }
+        let heard = Duration::from_millis(self.heard_ms.load(Ordering::Relaxed));
+        let silence = self.env.monotonic().saturating_sub(heard);
+        let leader = seen.current_leader.map_or("a leader".to_owned(), |id| {
+            let node = seen.membership_config.get_node(&id);
+            format!("the leader, replica {id} on {}", node.map_or("?", |it| &it.addr))
+        });
+        (silence >= SILENCE_MAX).then(|| {
+            format!(
+                "nothing was heard of {leader} for {} s: writes and consistent reads are refused here until enough control \
+                 hosts are reached again",
+                silence.as_secs()
+            )
+        })
     }
 
     fn has_segment(&self) -> bool {
@@ -310,7 +363,7 @@ impl Log for RaftLog {
             {
                 Some("the disk is slow: writes wait until the state is checkpointed".to_owned())
             }
-            _ => self.findings.trouble(),
+            _ => self.leader_trouble(&seen).or_else(|| self.findings.trouble()),
         };
         LogStatus {
             replica: self.id,

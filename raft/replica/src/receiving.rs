@@ -5,24 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{Either, select};
-use kactor_protocol::ids::ReplicaId;
 use kactor_protocol::raft::{
     AppendEntries, AppendReply, CompareState, InstallSnapshot, RaftHead, RaftRefusal, RequestVote,
     SnapshotEnd, SnapshotReply, StateSums, TransferLeader, TransferReply, VoteKind, VoteReply,
 };
-use kactor_runtime::env::Env;
 use kactor_state::ClusterState;
-use kactor_store::Table;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::RaftError;
 use serde_json::{Value, json};
 
 use crate::letters::{self, LetterError};
-use crate::probes::Probes;
+use crate::raft_log::RaftLog;
 use crate::raft_types::{Types, Vote};
-use crate::replica::Raft;
 use crate::snapshot_intake::{SnapshotIntake, Taken};
-use crate::space::Space;
 use crate::state_machine::{Snapshot, SnapshotBody, install_bytes};
 
 /// A heartbeat that is not answered so soon waits for an earlier sync.
@@ -31,13 +26,7 @@ const HEARTBEAT_WAIT_MAX: Duration = Duration::from_millis(20);
 const COMPARE_WAIT_MAX: Duration = Duration::from_secs(20);
 
 pub(crate) struct Receiving {
-    pub env: Env,
-    pub table: Arc<Table>,
-    pub probes: Arc<Probes>,
-    pub cluster: String,
-    pub replica: ReplicaId,
-    pub raft: Raft,
-    pub space: Space,
+    pub log: Arc<RaftLog>,
     pub intake: SnapshotIntake,
 }
 
@@ -54,25 +43,26 @@ fn malformed(error: LetterError) -> RaftRefusal {
 impl Receiving {
     /// Whether this replica is the one that is meant.
     pub fn check(&self, head: &RaftHead) -> Answer<()> {
-        if head.cluster != self.cluster {
-            return Err(RaftRefusal::OtherCluster { ours: self.cluster.clone() });
+        if *head.cluster != *self.log.cluster {
+            return Err(RaftRefusal::OtherCluster { ours: self.log.cluster.to_string() });
         }
-        if head.to != self.replica {
-            return Err(RaftRefusal::OtherReplica { ours: self.replica });
+        if head.to != self.log.id {
+            return Err(RaftRefusal::OtherReplica { ours: self.log.id });
         }
         Ok(())
     }
 
     /// A heartbeat is taken on a full disk too: it writes nothing, and without it this replica would call elections.
     pub async fn append(&self, letter: AppendEntries) -> Answer<AppendReply> {
-        if !letter.entries.is_empty() && self.space.is_short() {
-            return Err(RaftRefusal::Full);
+        self.log.hear();
+        if !letter.entries.is_empty() {
+            self.log.room_for_entries()?;
         }
         let request = letters::append_in(&letter).map_err(malformed)?;
-        let appended = pin!(self.raft.append_entries(request));
+        let appended = pin!(self.log.raft.append_entries(request));
         let reply = match letter.entries.is_empty() {
             false => appended.await,
-            true => match select(appended, self.env.sleep(HEARTBEAT_WAIT_MAX)).await {
+            true => match select(appended, self.log.env.sleep(HEARTBEAT_WAIT_MAX)).await {
                 Either::Left((reply, _)) => reply,
                 // Raft has it by now, and answers after a sync that is under way: a slow disk must not look like a
                 // leader that nobody follows. What is answered here was on the disk before.
@@ -85,24 +75,24 @@ impl Receiving {
 
     /// Whether this leader's vote and the entry that its heartbeat names are on the disk.
     fn has(&self, letter: &AppendEntries) -> bool {
-        let Some(flushed) = self.raft.watch_log_progress().get() else { return false };
+        let Some(flushed) = self.log.raft.watch_log_progress().get() else { return false };
         let last = flushed.last_log_id.map(letters::log_id_out);
         letters::vote_out(&flushed.vote) == letter.vote && letter.previous <= last
     }
 
     pub async fn compare(&self, letter: CompareState) -> Answer<StateSums> {
-        let sums = self.probes.ask(&self.table, letter.index, letter.range);
-        match select(sums, self.env.sleep(COMPARE_WAIT_MAX)).await {
+        let sums = self.log.machine.probes.ask(&self.log.table, letter.index, letter.range);
+        match select(sums, self.log.env.sleep(COMPARE_WAIT_MAX)).await {
             Either::Left((Ok(sums), _)) => Ok(sums),
-            _ => Ok(StateSums::Passed { applied: self.table.read().applied_index() }),
+            _ => Ok(StateSums::Passed { applied: self.log.table.read().applied_index() }),
         }
     }
 
     pub async fn vote(&self, letter: RequestVote) -> Answer<VoteReply> {
         let request = letters::vote_request_in(&letter);
         let reply = match letter.kind {
-            VoteKind::Pre => self.raft.pre_vote(request).await,
-            VoteKind::Real | VoteKind::Transfer => self.raft.vote(request).await,
+            VoteKind::Pre => self.log.raft.pre_vote(request).await,
+            VoteKind::Real | VoteKind::Transfer => self.log.raft.vote(request).await,
         };
         Ok(letters::vote_reply_out(&reply.map_err(stopped)?))
     }
@@ -112,7 +102,7 @@ impl Receiving {
         if let Some(later) = self.later_than(&vote) {
             return Ok(SnapshotReply::Done { vote: letters::vote_out(&later) });
         }
-        if self.space.is_short() {
+        if self.log.space.is_short() {
             return Err(RaftRefusal::Full);
         }
         match self.intake.take(letter).await {
@@ -131,31 +121,31 @@ impl Receiving {
     ) -> Answer<SnapshotReply> {
         let meta = letters::snapshot_end_in(end).map_err(malformed)?;
         // A disk that becomes full in the middle would end the process.
-        if self.space.free_bytes() < install_bytes(&state) {
+        if self.log.space.free_bytes() < install_bytes(&state) {
             return Err(RaftRefusal::Full);
         }
         let snapshot = Snapshot { meta, snapshot: SnapshotBody::State(state) };
-        let installed = self.raft.install_full_snapshot(vote, snapshot).await;
+        let installed = self.log.raft.install_full_snapshot(vote, snapshot).await;
         let reply = installed.map_err(|_| RaftRefusal::Stopped)?;
         Ok(SnapshotReply::Done { vote: letters::vote_out(&reply.vote) })
     }
 
     /// Our vote, if it is for a later leader.
     fn later_than(&self, vote: &Vote) -> Option<Vote> {
-        let ours = self.raft.metrics().borrow_watched().vote;
+        let ours = self.log.raft.metrics().borrow_watched().vote;
         (ours.leader_id().term > vote.leader_id().term).then_some(ours)
     }
 
     pub async fn transfer(&self, letter: TransferLeader) -> Answer<TransferReply> {
-        let asked = self.raft.handle_transfer_leader(letters::transfer_in(&letter)).await;
+        let asked = self.log.raft.handle_transfer_leader(letters::transfer_in(&letter)).await;
         Ok(letters::transfer_reply_out(asked.map_err(|_| RaftRefusal::Stopped)?))
     }
 
     pub fn report(&self) -> Value {
-        let metrics = self.raft.metrics();
+        let metrics = self.log.raft.metrics();
         let seen = metrics.borrow_watched();
         json!({
-            "replica": self.replica.0,
+            "replica": self.log.id.0,
             "state": format!("{:?}", seen.state),
             "term": seen.current_term,
             "leader": seen.current_leader,

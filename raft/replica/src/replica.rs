@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use futures::future::{Either, select};
 use kactor_protocol::ids::ReplicaId;
@@ -138,21 +139,13 @@ impl Replica {
         let cluster = links.cluster.clone();
         let raft = start_raft(&env, &config, log_store, machine.clone(), links).await?;
         let id = ReplicaId(config.identity.replica);
-        let receiving = Arc::new(Receiving {
-            env: env.clone(),
-            table: table.clone(),
-            probes: machine.probes.clone(),
-            cluster: config.identity.cluster,
-            replica: id,
-            raft: raft.clone(),
-            space: space.clone(),
-            intake: SnapshotIntake::new(env.clone()),
-        });
+        let now_ms = u64::try_from(env.monotonic().as_millis()).unwrap_or(u64::MAX);
         let log = Arc::new(RaftLog {
             id,
             host: config.host,
             cluster,
             findings,
+            heard_ms: AtomicU64::new(now_ms),
             env: env.clone(),
             space,
             raft,
@@ -162,6 +155,8 @@ impl Replica {
             machine,
             transport,
         });
+        let receiving =
+            Arc::new(Receiving { log: log.clone(), intake: SnapshotIntake::new(env.clone()) });
         let store = Store::new(env.clone(), table, log.clone());
         let tasks = vec![
             env.spawn(Lane::Raft, watch_leadership(log.clone())),

@@ -51,6 +51,9 @@ pub enum RaftRefusal {
     Malformed { reason: String },
     #[error("the receiver stopped")]
     Stopped,
+    /// Its journal is as long as it may be, until a checkpoint is written.
+    #[error("the receiver's disk is slow")]
+    Slow,
 }
 
 /// Take these entries after `previous`; without entries it is a heartbeat.

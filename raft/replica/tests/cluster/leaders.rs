@@ -133,3 +133,41 @@ fn a_replica_that_lost_its_disk_is_named_and_harms_nobody() {
         assert_eq!(cluster.store(1).status().trouble, None);
     });
 }
+
+#[test]
+fn a_full_disk_stops_neither_the_cluster_nor_for_ever_its_host() {
+    run(7, |cluster| async move {
+        cluster.three().await;
+        for full in [1, 3] {
+            // A leader's first, then a follower's.
+            cluster.host(full).disk().set_capacity(1);
+            let others: Vec<u64> = [1, 2, 3].into_iter().filter(|id| *id != full).collect();
+            let leader = cluster.leader_of(&others).await;
+            for nth in 0..20 {
+                cluster.write(leader, &format!("a{full}-{nth}"), b"1").await.unwrap();
+            }
+            let trouble = cluster.store(full).status().trouble.unwrap();
+            assert!(trouble.contains("almost full"), "{trouble}");
+            cluster.host(full).disk().set_capacity(1 << 40);
+            let last = format!("a{full}-19");
+            cluster.until("it catches up", || cluster.body(full, &last).is_some()).await;
+            cluster.agree(&[1, 2, 3]).await;
+            assert_eq!(cluster.store(full).status().trouble, None);
+        }
+    });
+}
+
+#[test]
+fn a_host_that_is_cut_off_says_so_and_stops_saying_so() {
+    run(8, |cluster| async move {
+        cluster.three().await;
+        cluster.mesh.isolate(&host_of(3));
+        let says =
+            |text: &str| cluster.store(3).status().trouble.is_some_and(|it| it.contains(text));
+        cluster.until("it says so", || says("nothing was heard")).await;
+        assert_eq!(cluster.store(2).status().trouble, None);
+        cluster.mesh.heal();
+        cluster.until("all is well", || cluster.store(3).status().trouble.is_none()).await;
+        assert!(cluster.leads(1), "it came back without an election");
+    });
+}

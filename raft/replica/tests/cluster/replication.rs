@@ -48,6 +48,11 @@ fn a_minority_never_acknowledges_and_its_leader_pauses() {
         let known = [ProposeError::NoQuorum, ProposeError::Timeout];
         assert!(known.contains(&refused), "{refused:?}");
         assert!(!cluster.leads(1), "its leader actors pause");
+        let trouble = cluster.store(1).status().trouble.unwrap();
+        assert!(
+            trouble.contains("no quorum") || trouble.contains("nothing was heard"),
+            "{trouble}"
+        );
         let leader = cluster.leader_of(&[2, 3]).await;
         cluster.write(leader, "kept", b"2").await.unwrap();
         cluster.mesh.heal();

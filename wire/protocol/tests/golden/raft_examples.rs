@@ -55,6 +55,7 @@ fn entries(out: &mut Examples) {
         ("full", Err(RaftRefusal::Full)),
         ("malformed", Err(RaftRefusal::Malformed { reason: "no record".into() })),
         ("stopped", Err(RaftRefusal::Stopped)),
+        ("slow", Err(RaftRefusal::Slow)),
     ] {
         out.reply::<AppendEntries>(variant, &reply);
     }
