@@ -30,6 +30,11 @@ pub enum Command {
     /// Tokens that let further hosts into the cluster.
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Take a host out of the cluster for good: its pods move, its vote goes.
+    #[command(
+        after_help = "Examples:\n  kactor leave                        this host\n  kactor leave --host n3 --yes        one that is gone, from another control host"
+    )]
+    Leave(LeaveArgs),
     /// Stop the kactor of a data directory; its pods stay.
     #[command(
         after_help = "Examples:\n  kactor down             pods go on, the next `kactor up` finds them\n  kactor down --purge     pods, networks, rules, mounts, data and kubeconfig entries go"
@@ -267,6 +272,22 @@ pub struct DownArgs {
     /// Also remove pods, networks, rules, mounts and data, to the last.
     #[arg(long)]
     pub purge: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct LeaveArgs {
+    /// Which host. Default: the one whose kactor is asked.
+    #[arg(long, value_name = "NAME")]
+    pub host: Option<String>,
+    /// Ask the kactor of this data directory.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// How long pods may take to end, and the others to go on without it.
+    #[arg(long, value_name = "SECONDS", default_value = "300")]
+    pub timeout: u64,
+    /// Do not ask.
+    #[arg(short, long)]
+    pub yes: bool,
 }
 
 /// Which running kactor to speak to.

@@ -102,6 +102,20 @@ impl Client {
         self.request(http::Method::POST, path, body.to_string().into()).await
     }
 
+    pub async fn delete(&self, path: &str) -> anyhow::Result<Answer> {
+        self.request(http::Method::DELETE, path, Bytes::new()).await
+    }
+
+    /// A merge patch (RFC 7386).
+    pub async fn merge(&self, path: &str, patch: &Value) -> anyhow::Result<Answer> {
+        self.request(http::Method::PATCH, path, patch.to_string().into()).await
+    }
+
+    /// The same client at another host of the cluster.
+    pub fn elsewhere(&self, address: SocketAddr) -> Self {
+        Self { pid: None, address, tls: self.tls.clone(), patience: self.patience }
+    }
+
     async fn request(
         &self,
         method: http::Method,
@@ -173,11 +187,15 @@ impl Client {
     }
 
     fn head(&self, method: http::Method, path: &str) -> http::request::Builder {
+        let content_type = match method {
+            http::Method::PATCH => "application/merge-patch+json",
+            _ => "application/json",
+        };
         http::Request::builder()
             .method(method)
             .uri(path)
             .header(http::header::HOST, "kubernetes")
-            .header(http::header::CONTENT_TYPE, "application/json")
+            .header(http::header::CONTENT_TYPE, content_type)
             .header(http::header::USER_AGENT, concat!("kactor/", env!("CARGO_PKG_VERSION")))
     }
 

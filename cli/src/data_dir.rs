@@ -98,6 +98,11 @@ impl DataDir {
         self.host().join("host.crt")
     }
 
+    /// Stands there once the host left its cluster.
+    pub fn left(&self) -> PathBuf {
+        self.root.join("left")
+    }
+
     /// Stands there while the host joins.
     pub fn joining(&self) -> PathBuf {
         self.root.join("joining")

@@ -36,7 +36,8 @@ pub fn run(args: &DownArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn stop(dir: &DataDir, holder: &Holder) -> anyhow::Result<()> {
+/// Ends the process that holds the directory, and waits for that.
+pub fn stop(dir: &DataDir, holder: &Holder) -> anyhow::Result<()> {
     let pid = nix::unistd::Pid::from_raw(i32::try_from(holder.pid).context("the holder's pid")?);
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)
         .with_context(|| format!("asking kactor with pid {pid} to stop"))?;
@@ -76,6 +77,8 @@ const OURS: &[&str] = &[
     "hosts.json",
     "hosts.new",
     "host",
+    "left",
+    "left.new",
     "joining",
     "joining.new",
     "kactor.lock",

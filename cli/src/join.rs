@@ -58,6 +58,12 @@ pub fn check(
     kept: Option<&Kept>,
     invitation: Option<&Invitation>,
 ) -> anyhow::Result<()> {
+    if dir.left().exists() {
+        bail!(
+            "the host of {} left its cluster; `kactor down --purge` frees the directory, then it may join anew",
+            dir.root().display()
+        );
+    }
     let cut_short = dir.joining().exists();
     match (kept.filter(|it| it.joined), invitation) {
         _ if cut_short && invitation.is_none() => bail!(

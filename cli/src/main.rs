@@ -13,6 +13,7 @@ mod join;
 mod kept;
 mod kubeconfig_file;
 mod kubelet;
+mod leave;
 mod machine_facts;
 mod networks;
 mod node_parts;
@@ -65,6 +66,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Up(args) => up::run(&args),
         Command::Down(args) => down::run(&args),
         Command::Token(command) => token::run(&command),
+        Command::Leave(args) => leave::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Kubeconfig(args) => kubeconfig_file::run(&args),
         Command::Doctor(args) => doctor::run(&args),

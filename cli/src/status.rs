@@ -84,7 +84,32 @@ fn text(status: &Value) -> String {
         ("up for", crate::print::span(status["uptime_seconds"].as_u64().unwrap_or_default())),
         ("verdict", verdict),
     ];
-    rows.iter().map(|(name, value)| format!("{name:<8} {value}\n")).collect()
+    let mut out: String = rows.iter().map(|(name, value)| format!("{name:<8} {value}\n")).collect();
+    let hosts = status["hosts"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if hosts.len() > 1 {
+        out.push('\n');
+        out.push_str(&hosts_table(hosts));
+    }
+    out
+}
+
+fn hosts_table(hosts: &[Value]) -> String {
+    let row = |it: &Value| {
+        let word = |name: &str| it[name].as_str().unwrap_or_default().to_owned();
+        let role = match (it["leads"] == true, it["leaving"] == true) {
+            (_, true) => format!("{}, leaves", word("role")),
+            (true, _) => format!("{}, leads", word("role")),
+            _ => word("role"),
+        };
+        // Only the leader knows.
+        let number = |name: &str, unit: &str| {
+            it[name].as_u64().map_or_else(|| "-".to_owned(), |it| format!("{it}{unit}"))
+        };
+        let (lag, answered) = (number("lag", ""), number("answeredAgoMs", " ms ago"));
+        vec![word("name"), role, word("address"), lag, answered, word("version")]
+    };
+    let head = ["HOST", "ROLE", "ADDRESS", "LAG", "ANSWERED", "VERSION"];
+    crate::print::table(&head, &hosts.iter().map(row).collect::<Vec<_>>())
 }
 
 #[cfg(test)]
@@ -98,5 +123,23 @@ mod tests {
             json!({ "serves": false, "wrong": "the disk is full", "host": {}, "store": {} });
         assert!(text(&status).ends_with("verdict  does not serve: the disk is full\n"));
         assert!(text(&json!({ "serves": true })).contains("serves; nothing is wrong"));
+    }
+
+    #[test]
+    fn hosts_are_a_table_where_there_are_several() {
+        let host = |name: &str, leads: bool| {
+            json!({
+                "name": name, "role": "voter", "leads": leads, "address": "192.0.2.1:6443", "version": "0.1.0",
+                "lag": if leads { Value::Null } else { json!(7) }, "answeredAgoMs": 40,
+            })
+        };
+        let alone = text(&json!({ "serves": true, "hosts": [host("a", true)] }));
+        assert!(!alone.contains("HOST"), "{alone}");
+        let two = text(&json!({ "serves": true, "hosts": [host("a", true), host("b", false)] }));
+        assert!(
+            two.contains("a     voter, leads  192.0.2.1:6443  -    40 ms ago  0.1.0\n"),
+            "{two}"
+        );
+        assert!(two.contains("b     voter         192.0.2.1:6443  7 "), "{two}");
     }
 }

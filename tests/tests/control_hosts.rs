@@ -173,3 +173,34 @@ fn a_host_is_let_in_only_by_a_good_token_of_this_very_cluster() {
     assert!(unknown.contains("not known to this cluster"), "{unknown}");
     assert_eq!(status(&a).unwrap()["hosts"].as_array().unwrap().len(), 2, "nobody else came in");
 }
+
+#[test]
+fn hosts_leave_one_after_the_other_the_leader_too_and_the_last_one_stays() {
+    let hosts = three();
+    let leader = status(&hosts[0]).unwrap()["leader"].as_str().unwrap().to_owned();
+    let (first, rest): (Vec<&Cluster>, Vec<&Cluster>) =
+        hosts.iter().partition(|it| it.node() == leader);
+    block_on(write(first[0], "kept")).unwrap();
+    let asked = first[0].kactor(&["leave"]);
+    assert!(!asked.is_ok() && asked.both().contains("--yes"), "{}", asked.both());
+    let left = first[0].kactor(&["leave", "--yes"]);
+    assert!(left.is_ok(), "{}", left.both());
+    // Two would be an even count: one votes, the other learns.
+    for host in &rest {
+        wait_for_voters(host, 1);
+        assert_eq!(status(host).unwrap()["hosts"].as_array().unwrap().len(), 2);
+    }
+    let again = kactor_tests::harness::process::run(&mut first[0].up(), "");
+    assert!(!again.is_ok() && again.stderr.contains("left its cluster"), "{}", again.both());
+    // The leader of two, so that it needs an heir.
+    let leader = status(rest[0]).unwrap()["leader"].as_str().unwrap().to_owned();
+    let (second, last): (Vec<&Cluster>, Vec<&Cluster>) =
+        rest.iter().partition(|it| it.node() == leader);
+    let left = second[0].kactor(&["leave", "--yes"]);
+    assert!(left.is_ok(), "{}", left.both());
+    wait_for_voters(last[0], 1);
+    wait_until("the last host writes alone", || block_on(write(last[0], "alone")));
+    block_on(read(last[0], "kept")).unwrap();
+    let only = last[0].kactor(&["leave", "--yes"]);
+    assert!(!only.is_ok() && only.stderr.contains("only control host"), "{}", only.both());
+}

@@ -129,7 +129,10 @@ async fn tell(records: &Records, own: &OwnHost) -> Result<HostRecord, RecordErro
     let now = records.store().env().monotonic();
     let deadline = Deadline::after(now, TELL_MAX);
     let cluster = records.cluster().to_owned();
-    let new = own.first.map(|replica| HostRecord {
+    // One that left does not come back by itself: only a cluster without a control host, new or restored, begins so.
+    let begins =
+        !records.hosts().values().any(|it| it.is_control() && it.cluster == records.cluster());
+    let new = own.first.filter(|_| begins).map(|replica| HostRecord {
         key_hash: own.key_hash,
         role: HostRole::Control,
         replica: Some(replica),
