@@ -2,6 +2,7 @@
 //!
 //! The shell performs, this file remembers: which failures wait how long, and what is said about them.
 
+use std::fmt;
 use std::time::Duration;
 
 use kactor_protocol::time::Timestamp;
@@ -61,6 +62,35 @@ pub enum Effect {
     ObjectKept {
         message: String,
     },
+}
+
+/// As `why` and `trace` tell it.
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::VolumesReady => f.write_str("volumes are mounted"),
+            Self::VolumesGone => f.write_str("volumes are unmounted"),
+            Self::SandboxReady { addresses, .. } if addresses.is_empty() => {
+                f.write_str("sandbox is ready")
+            }
+            Self::SandboxReady { addresses, .. } => {
+                write!(f, "sandbox is ready at {}", addresses.join(", "))
+            }
+            Self::SandboxGone => f.write_str("sandbox is removed"),
+            Self::ImageReady { container } => write!(f, "image of {container} is present"),
+            Self::ContainerStarted { container } => write!(f, "container {container} started"),
+            Self::ContainerStopped { container } => write!(f, "container {container} stopped"),
+            Self::ObjectGivenUp => {
+                f.write_str("nothing of the pod is left here, and the API knows")
+            }
+            Self::VolumesFailed { message }
+            | Self::SandboxFailed { message }
+            | Self::ImageFailed { message, .. }
+            | Self::ContainerRefused { message, .. }
+            | Self::ContainerStuck { message, .. }
+            | Self::ObjectKept { message } => f.write_str(message),
+        }
+    }
 }
 
 impl Effect {

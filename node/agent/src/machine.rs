@@ -8,6 +8,7 @@
 //! pod's object is given up only after its sandbox is gone.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
 use kactor_protocol::time::Timestamp;
@@ -158,6 +159,27 @@ pub enum Action {
     },
     /// Tells the API that nothing of the pod is left here.
     GiveUpObject,
+}
+
+/// As `why` and `trace` tell it.
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MountVolumes => f.write_str("mount volumes"),
+            Self::UnmountVolumes => f.write_str("unmount volumes"),
+            Self::CreateSandbox => f.write_str("create the sandbox"),
+            Self::RemoveSandbox => f.write_str("remove the sandbox"),
+            Self::EnsureImage { container } => write!(f, "have the image of {container}"),
+            Self::Start { container, attempt: 0 } => write!(f, "start container {container}"),
+            Self::Start { container, attempt } => {
+                write!(f, "start container {container} again (restart {attempt})")
+            }
+            Self::Stop { container, grace, why } => {
+                write!(f, "stop container {container} within {} s: {why}", grace.as_secs())
+            }
+            Self::GiveUpObject => f.write_str("tell the API that nothing of the pod is left here"),
+        }
+    }
 }
 
 impl Action {

@@ -1,7 +1,9 @@
 //! The Node object of this host: what the agent registers and keeps up to date. Pure.
 //!
 //! Upstream: kubelet `initialNode`, nodestatus setters. Conditions change their transition time only with their
-//! status; heartbeats are messages, so an idle node writes nothing.
+//! status; heartbeats are messages, so an idle node writes its status once in five minutes and nothing else.
+
+use std::time::Duration;
 
 use kactor_protocol::time::Timestamp;
 use serde_json::{Value, json};
@@ -104,6 +106,14 @@ pub fn status(machine: &Machine, health: &Health, previous: &Value, now: Timesta
     })
 }
 
+/// A shown heartbeat that is older is shown anew although nothing changed: less than the agent's `STATUS_EVERY`, so
+/// that each look renews it.
+const HEARTBEAT_SHOWN: Duration = Duration::from_secs(290);
+
+fn is_recent(beat: &str, now: Timestamp) -> bool {
+    beat.parse::<Timestamp>().is_ok_and(|it| now.since(it) < HEARTBEAT_SHOWN)
+}
+
 fn conditions(health: &Health, previous: &Value, now: Timestamp) -> Vec<Value> {
     let pressure = |what: &str, holds: bool, has: &str, no: &str| {
         let reason = if holds { format!("KubeletHas{has}") } else { format!("KubeletHas{no}") };
@@ -149,6 +159,7 @@ fn conditions(health: &Health, previous: &Value, now: Timestamp) -> Vec<Value> {
             let since = before.and_then(|it| it["lastTransitionTime"].as_str().map(str::to_owned));
             let beat = before.filter(|it| it["reason"] == reason && it["message"] == message);
             let beat = beat.and_then(|it| it["lastHeartbeatTime"].as_str().map(str::to_owned));
+            let beat = beat.filter(|it| is_recent(it, now));
             json!({
                 "type": kind,
                 "status": status,
@@ -206,6 +217,16 @@ mod tests {
         assert!(!is_given_up(&it) && !is_given_up(&json!({})));
         it["status"]["conditions"][3]["status"] = "Unknown".into();
         assert!(is_given_up(&it));
+    }
+
+    #[test]
+    fn a_heartbeat_is_shown_anew_once_in_five_minutes() {
+        let first = status(&machine(), &Health::default(), &Value::Null, Timestamp(1000));
+        let at = |now| status(&machine(), &Health::default(), &first, Timestamp(now));
+        let beat = |it: &Value| condition(it, "Ready")["lastHeartbeatTime"].clone();
+        assert_eq!(beat(&at(290_000)), "1970-01-01T00:00:01Z");
+        assert_eq!(beat(&at(301_000)), "1970-01-01T00:05:01Z");
+        assert_eq!(condition(&at(301_000), "Ready")["lastTransitionTime"], "1970-01-01T00:00:01Z");
     }
 
     #[test]

@@ -224,7 +224,7 @@ impl PodActor {
 
     fn begin(&mut self, pod: &Arc<Pod>, action: Action, ctx: &mut Context<Self>) {
         self.seen.busy.insert(action.subject());
-        self.note(pod, &format!("begins: {action:?}"));
+        self.note(pod, &format!("begins: {action}"));
         let task = Task { pod: pod.clone(), seen: self.seen.clone(), action };
         let host = self.host.clone();
         let work = async move { perform(&host, &task).await };
@@ -253,7 +253,7 @@ impl PodActor {
             | Effect::ContainerRefused { message, .. }
             | Effect::ContainerStuck { message, .. }
             | Effect::ObjectKept { message } => self.note(pod, &format!("failed: {message}")),
-            other => self.note(pod, &format!("done: {other:?}")),
+            other => self.note(pod, &format!("done: {other}")),
         }
     }
 
@@ -377,7 +377,7 @@ impl PodActor {
         if change == ProbeChange::None {
             return;
         }
-        self.note(&pod, &format!("{} probe of {name}: {change:?}", kind.title()));
+        self.note(&pod, &format!("{} probe of {name}: {change}", kind.title()));
         if let Some(state) = self.seen.containers.get_mut(name) {
             (state.ready, state.startup_passed) = (ready, started);
             if change == ProbeChange::MustRestart {

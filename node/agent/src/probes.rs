@@ -4,6 +4,7 @@
 //! startup probe holds the others back until it has succeeded once; readiness begins as failed, liveness as
 //! succeeded.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::spec::{Container, Probe};
@@ -70,6 +71,19 @@ pub enum ProbeChange {
     Started,
     /// The container must be restarted: its liveness or startup probe failed often enough.
     MustRestart,
+}
+
+/// As `why` and `trace` tell it.
+impl fmt::Display for ProbeChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "no change",
+            Self::BecameReady => "ready now",
+            Self::BecameUnready => "not ready any more",
+            Self::Started => "started up",
+            Self::MustRestart => "failed often enough, the container is restarted",
+        })
+    }
 }
 
 impl Probes {
