@@ -1,8 +1,10 @@
 //! Every replica takes writes and consistent reads; the leader alone decides.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Duration;
 
-use kactor_protocol::store::{Precondition, Propose, ProposeError};
+use kactor_protocol::store::{Changed, Committed, Precondition, Propose, ProposeError};
 
 use crate::kit::{host_of, key, put, run};
 
@@ -113,5 +115,52 @@ fn no_increment_through_any_replica_is_lost() {
         tokio::join!(add(1), add(2), add(3));
         cluster.agree(&[1, 2, 3]).await;
         assert!(cluster.body(2, "n").unwrap().starts_with(b"60 "));
+    });
+}
+
+/// A write through host 2 that the leader, host 1, takes and commits with host 3; its answer never arrives, and host 1
+/// dies. What became of the write is what the closure sees, within the patience of a test: long before its deadline.
+fn answered_after_the_leader_died(
+    seed: u64,
+    precondition: Precondition,
+    told: impl Fn(Result<Committed, ProposeError>) + 'static,
+) {
+    run(seed, |cluster| async move {
+        cluster.three().await;
+        cluster.mesh.cut_one_way(&host_of(1), &host_of(2));
+        let propose = Propose::one(put("a", precondition, b"1"));
+        let (store, deadline) = (cluster.store(2), cluster.deadline(2, 3600));
+        let answer = Rc::new(RefCell::new(None));
+        let asked = async {
+            *answer.borrow_mut() = Some(store.propose(propose, deadline).await);
+        };
+        let rest = async {
+            cluster.until("the leader has committed it", || cluster.body(1, "a").is_some()).await;
+            assert!(answer.borrow().is_none(), "the answer is on no link");
+            cluster.crash(1).await;
+            cluster.mesh.heal();
+            cluster.until("the write is answered", || answer.borrow().is_some()).await;
+        };
+        futures::join!(asked, rest);
+        assert_eq!(cluster.body(2, "a").unwrap().as_ref(), b"1");
+        told(answer.borrow_mut().take().unwrap());
+        cluster.agree(&[2, 3]).await;
+    });
+}
+
+#[test]
+fn a_create_whose_leader_died_is_asked_of_the_next_one_and_known_again() {
+    for seed in 0..5 {
+        answered_after_the_leader_died(seed, Precondition::Absent, |answer| {
+            let committed = answer.expect("it was committed, and the next leader says so");
+            assert_eq!(committed.outcomes[0].changed, Changed::Unchanged);
+        });
+    }
+}
+
+#[test]
+fn a_write_over_anything_is_never_sent_twice_and_its_fate_is_called_unknown() {
+    answered_after_the_leader_died(7, Precondition::None, |answer| {
+        assert_eq!(answer.unwrap_err(), ProposeError::Timeout);
     });
 }
