@@ -413,6 +413,30 @@ impl<M: Letter> Recipient<M> {
     }
 }
 
+impl ActorSystem {
+    /// An actor of another host, known only as one that takes `M`: for who can't name its type.
+    pub fn remote_tells<M: Letter>(&self, address: ActorAddress) -> Recipient<M> {
+        let (system, address) = (self.clone(), Arc::new(address));
+        let send = move |body| {
+            let (system, address, trail) = (system.clone(), address.clone(), system.trail());
+            let sent = async move { remote::tell(&system, &address, body, trail).await };
+            Box::pin(sent) as BoxFuture<_>
+        };
+        Recipient { send: Arc::new(send) }
+    }
+
+    /// An actor of another host, known only as one that answers `M`.
+    pub fn remote_asks<M: Letter>(&self, address: ActorAddress) -> Asker<M> {
+        let (system, address) = (self.clone(), Arc::new(address));
+        let send = move |body, deadline| {
+            let (system, address, trail) = (system.clone(), address.clone(), system.trail());
+            let asked = async move { remote::ask(&system, &address, body, trail, deadline).await };
+            Box::pin(asked) as BoxFuture<_>
+        };
+        Asker { send: Arc::new(send) }
+    }
+}
+
 type AskFn<M> =
     dyn Fn(M, Deadline) -> BoxFuture<Result<<M as Letter>::Reply, Refusal>> + Send + Sync;
 

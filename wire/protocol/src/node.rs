@@ -8,15 +8,65 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::address::Incarnation;
 use crate::ids::{Revision, Uid};
 use crate::time::Timestamp;
 
 /// Most changes in one `ObjectsChanged`, so that a frame stays small whatever the cluster's size.
 pub const CHANGES_PER_BATCH_MAX: usize = 64;
+/// Most nodes in one `Pulses`.
+pub const NODES_PER_PULSES_MAX: usize = 16_384;
 /// Most bytes in one `StreamData`.
 pub const STREAM_CHUNK_BYTES_MAX: usize = 32 * 1024;
 /// What a receiver lets a sender have under way on one channel before it grants more.
 pub const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+
+/// Begin a session with this control host, or say that the one that runs is still wanted.
+///
+/// From: `worker:self`. To: `sessions` of a control host. Overload: shed with an error, and the node asks another
+/// host. Asked again and again: an answer says that the session lives, silence ends it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenSession {
+    /// The authenticated host's own name, or the session is refused.
+    pub node: String,
+    /// This life of the node's process; another one ends the session of the life before.
+    pub incarnation: Incarnation,
+}
+
+/// A session is open: requests go to `session/NODE` of the host that answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionOpened {
+    /// The life of the session's actor. Another one than before has no feeds yet.
+    pub session: Incarnation,
+}
+
+/// Why a control host opens no session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum SessionRefused {
+    #[error("host {host} asked for a session of node {node}; a host has the session of its own node alone")]
+    OtherNode { host: String, node: String },
+    /// Another control host may; if none does, a session that runs already goes on.
+    #[error("this control host does not serve now: {why}")]
+    NotServing { why: String },
+    #[error("this control host has {limit} sessions already")]
+    Full { limit: u32 },
+}
+
+/// Nodes that were heard of on a control host since it told last.
+///
+/// From: `control`. To: `pulses` of the leader. The sender gathers for a second; what is not answered is told again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pulses {
+    /// At most `NODES_PER_PULSES_MAX`.
+    pub heard: Vec<HeardNode>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeardNode {
+    pub node: String,
+    /// How long ago by the sender's clock: two hosts' clocks are never compared.
+    pub ago_ms: u64,
+}
 
 /// Do one API request as the node that sends it.
 ///
@@ -125,7 +175,9 @@ pub enum Begin {
 
 /// Changes of one feed, in order.
 ///
-/// From: `control`. To: the node's agent. Overload: the sender waits.
+/// From: `control`. To: the node's agent. Asked, not told: the next batch waits for the answer, and what was not
+/// answered is sent again, so that a full mailbox or a broken link leaves no gap. A node that follows another
+/// host by now does not answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObjectsChanged {
     pub feed: Feed,

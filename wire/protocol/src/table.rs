@@ -48,6 +48,8 @@ messages! {
     201 node::CallApi => Result<node::ApiReply, node::CallError>, from [WorkerSelf], Wait;
     202 node::Follow => node::Following, from [WorkerSelf], Wait, Bulk;
     203 node::Heartbeat => (), from [WorkerSelf], Coalesce;
+    204 node::OpenSession => Result<node::SessionOpened, node::SessionRefused>, from [WorkerSelf], Shed;
+    205 node::Pulses => (), from [Control], Shed;
     211 node::ObjectsChanged => (), from [Control], Wait, Bulk;
     221 node::OpenStream => Result<(), node::OpenStreamError>, from [Control], Shed, Bulk;
     222 node::StreamData => (), from [Control, WorkerSelf], Wait, Bulk;

@@ -235,6 +235,14 @@ impl Handler<Ask<Propose>> for Probe {
     }
 }
 
+impl Handler<Tell<Propose>> for Probe {
+    type Result = ();
+
+    fn handle(&mut self, tell: Tell<Propose>, _: &mut Context<Self>) {
+        self.outside.write(format!("told to propose by {}", tell.trail.from));
+    }
+}
+
 pub const QUICK: Restart = Restart {
     restarts_max: 2,
     window: Duration::from_secs(3600),

@@ -85,6 +85,25 @@ fn a_remote_actor_is_asked_as_a_local_one() {
 }
 
 #[test]
+fn an_actor_whose_type_is_not_known_here_is_asked_by_its_address() {
+    let machine = Machine::start();
+    let (near, far) = two_hosts(&machine, &[Role::Control]);
+    let (actor, outside) = probe(&far, 8);
+    actor.open_to_asks::<Propose>();
+    let any_life = ActorAddress { incarnation: Incarnation(0), ..actor.address().clone() };
+    let asked = near.remote_asks::<Propose>(any_life.clone());
+    let answer = machine.block_on(asked.ask(propose(3), near.deadline(PATIENCE))).unwrap();
+    assert_eq!(answer.unwrap().unwrap().revision, Revision(3));
+    actor.open_to_tells::<Propose>();
+    let told = near.remote_tells::<Propose>(any_life).tell(propose(1));
+    machine.block_on(told).unwrap().unwrap();
+    let (system, heard) = (far.clone(), outside.clone());
+    let told = async move { until(&system, async || heard.lines().len() == 3).await };
+    machine.block_on(told).unwrap();
+    assert_eq!(outside.lines()[2], "told to propose by @n1");
+}
+
+#[test]
 fn refusals_come_back_typed() {
     let machine = Machine::start();
     let (near, far) = two_hosts(&machine, &[Role::Control]);

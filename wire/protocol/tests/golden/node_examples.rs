@@ -2,14 +2,34 @@
 
 use bytes::Bytes;
 use kactor_protocol::node::*;
-use kactor_protocol::{Revision, Timestamp, Uid};
+use kactor_protocol::{Incarnation, Revision, Timestamp, Uid};
 
 use super::Examples;
 
 pub(super) fn add(out: &mut Examples) {
+    sessions(out);
     calls(out);
     feeds(out);
     streams(out);
+}
+
+fn sessions(out: &mut Examples) {
+    let node = || "n1".to_owned();
+    out.request("open", &OpenSession { node: node(), incarnation: Incarnation(70_000) });
+    out.reply::<OpenSession>("opened", &Ok(SessionOpened { session: Incarnation(300) }));
+    for (variant, refused) in [
+        ("other-node", SessionRefused::OtherNode { host: "n2".into(), node: node() }),
+        ("not-serving", SessionRefused::NotServing { why: "no leader is known".into() }),
+        ("full", SessionRefused::Full { limit: 8192 }),
+    ] {
+        out.reply::<OpenSession>(variant, &Err(refused));
+    }
+    let heard = vec![
+        HeardNode { node: node(), ago_ms: 0 },
+        HeardNode { node: "n2".into(), ago_ms: 70_000 },
+    ];
+    out.request("heard", &Pulses { heard });
+    out.reply::<Pulses>("taken", &());
 }
 
 fn calls(out: &mut Examples) {
