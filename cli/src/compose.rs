@@ -194,6 +194,7 @@ impl Cluster {
             root_ca: pki.ca_pem().to_owned(),
             streams,
             served,
+            members: replica.members(),
             node: parts.zip(seat),
         };
         let (broke, broken) = watch::channel(None);

@@ -1,64 +1,89 @@
 //! Starting a node of this host: its session, its agent, and the streams between them.
+//!
+//! The session is with this host's own control plane (`start_local_node`), or with another host's, which `worker.rs` finds.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
-use kactor_agent::agent_actor::{AgentActor, Session};
+use kactor_agent::agent_actor::AgentActor;
 use kactor_agent::downward::NodeFacts;
 use kactor_agent::node_object::{self, Machine};
 use kactor_agent::perform::{Host, NodeConfig};
-use kactor_agent::ports::{ControlPlane, KubeletDoor, PodDialer, Unanswered};
-use kactor_agent::streams_actor::{ControlEnd, StreamsActor as NodeStreamsActor};
+use kactor_agent::ports::{ControlPlane, Session, Unanswered};
+use kactor_agent::streams_actor::{self, ControlEnd, StreamsActor as NodeStreamsActor, Ways};
 use kactor_agent::token_cache::TokenCache;
 use kactor_api::Api;
 use kactor_kubelet::Kubelet;
-use kactor_protocol::node::{ApiReply, CallApi};
+use kactor_protocol::HostId;
+use kactor_protocol::node::{
+    ApiReply, CallApi, Follow, Following, Heartbeat, ObjectsChanged, OpenStream, StreamCredit,
+    StreamData, StreamEnded, StreamResize,
+};
 use kactor_runtime::env::Lane;
-use kactor_runtime::{ActorSystem, Asker, Child};
+use kactor_runtime::{ActorRef, ActorSystem, Asker, Child, Recipient};
 use kactor_sessions::pulses::Pulses;
 use kactor_sessions::session_actor::{AgentLink, SessionActor};
-use kactor_sessions::streams::{NodeLink, SessionStreams};
-use kactor_sessions::streams_actor::StreamsActor;
+use kactor_sessions::sessions_actor::SESSION_MAILBOX;
+use kactor_sessions::streams::{NodeLink, STREAMS_MAILBOX, SessionStreams};
+use kactor_sessions::streams_actor::{self as arriving, StreamsActor};
 
 use crate::compose::{DOMAIN, Plan};
 use crate::machine_facts;
 use crate::node_parts::NodeParts;
 
-/// Room for requests of a node's pods, which come all at once after a restart.
-const SESSION_MAILBOX: u32 = 1024;
-/// Takes what nodes send of logs, exec and the like.
-const ARRIVING_STREAMS: &str = "streams";
-
-/// What nodes send of logs, exec and the like arrives at one actor. Before the first node.
+/// What nodes send of logs, exec and the like arrives at one actor, from this host and others. Before the first node.
 pub fn start_arriving_streams(
     system: &ActorSystem,
     streams: &SessionStreams,
 ) -> anyhow::Result<()> {
     let streams = streams.clone();
-    let row = Child::new(ARRIVING_STREAMS, Lane::Control).mailbox(SESSION_MAILBOX);
-    system.start(row, move || StreamsActor::new(streams.clone()))?;
+    let row = Child::new(arriving::NAME, Lane::Control).mailbox(STREAMS_MAILBOX);
+    let actor = system.start(row, move || StreamsActor::new(streams.clone()))?;
+    actor
+        .open_to_tells::<StreamData>()
+        .open_to_tells::<StreamCredit>()
+        .open_to_tells::<StreamEnded>();
     Ok(())
 }
 
-/// The session as the agent sees it.
-struct SessionControl {
+/// The session as the agent sees it, when it is with this very host.
+struct LocalSession {
     system: ActorSystem,
     call: Asker<CallApi>,
+    follow: Asker<Follow>,
+    beat: Recipient<Heartbeat>,
 }
 
 /// Until when the session must have answered one request.
 const CALL_MAX: Duration = Duration::from_secs(30);
+const FOLLOW_MAX: Duration = Duration::from_secs(10);
+
+fn unanswered(why: impl ToString) -> Unanswered {
+    Unanswered { why: why.to_string() }
+}
 
 #[async_trait::async_trait]
-impl ControlPlane for SessionControl {
+impl ControlPlane for LocalSession {
     async fn call(&self, call: CallApi) -> Result<ApiReply, Unanswered> {
-        match self.call.ask(call, self.system.deadline(CALL_MAX)).await {
-            Ok(Ok(reply)) => Ok(reply),
-            Ok(Err(error)) => Err(Unanswered { why: error.why }),
-            Err(refusal) => Err(Unanswered { why: refusal.to_string() }),
-        }
+        let asked = self.call.ask(call, self.system.deadline(CALL_MAX));
+        asked.await.map_err(unanswered)?.map_err(|it| unanswered(it.why))
+    }
+}
+
+#[async_trait::async_trait]
+impl Session for LocalSession {
+    async fn follow(&self, follow: Follow) -> Result<Following, Unanswered> {
+        self.follow.ask(follow, self.system.deadline(FOLLOW_MAX)).await.map_err(unanswered)
+    }
+
+    fn host(&self) -> Option<HostId> {
+        None
+    }
+
+    async fn beat(&self, beat: Heartbeat) {
+        let _ = self.beat.tell(beat).await; // The next one says it again.
     }
 }
 
@@ -73,11 +98,8 @@ pub enum Place {
 #[derive(Clone, Copy)]
 pub struct NodeStart<'a> {
     pub system: &'a ActorSystem,
-    pub api: &'a Api,
     pub plan: &'a Plan,
     pub addresses: &'a [IpAddr],
-    pub streams: &'a SessionStreams,
-    pub pulses: &'a Pulses,
     /// Where its kubelet's API is served.
     pub kubelet: SocketAddr,
     pub place: Place,
@@ -93,8 +115,71 @@ impl NodeStart<'_> {
     }
 }
 
-pub fn start_node(start: &NodeStart<'_>, parts: NodeParts) -> anyhow::Result<Kubelet> {
-    let NodeStart { system, api, plan, addresses, streams, pulses, kubelet, .. } = *start;
+/// This host's control plane, as a node of the same host meets it.
+#[derive(Clone, Copy)]
+pub struct LocalControl<'a> {
+    pub api: &'a Api,
+    pub streams: &'a SessionStreams,
+    pub pulses: &'a Pulses,
+}
+
+/// A node whose session is with this host.
+pub fn start_local_node(
+    start: &NodeStart<'_>,
+    control: &LocalControl<'_>,
+    parts: NodeParts,
+) -> anyhow::Result<Kubelet> {
+    let (system, node) = (start.system, &start.plan.node_name);
+    let link: AgentLink = Arc::new(OnceLock::new());
+    let session = {
+        let (api, node, link) = (control.api.clone(), node.clone(), link.clone());
+        let pulses = control.pulses.clone();
+        let row = Child::new(format!("session/{node}"), Lane::Control).mailbox(SESSION_MAILBOX);
+        system.start(row, move || {
+            SessionActor::new(api.clone(), node.clone(), link.clone(), pulses.clone())
+        })?
+    };
+    let session = Arc::new(LocalSession {
+        system: system.clone(),
+        call: session.asks(),
+        follow: session.asks(),
+        beat: session.tells(),
+    });
+    let arriving =
+        system.find::<StreamsActor>(arriving::NAME).context("the streams' actor does not run")?;
+    let local =
+        ControlEnd { data: arriving.tells(), credit: arriving.tells(), ended: arriving.tells() };
+    let ways = Ways { system: system.clone(), local: Some(local) };
+    let started = start_node(start, session, ways, parts)?;
+    let node_streams = &started.streams;
+    let way = NodeLink {
+        open: node_streams.asks(),
+        data: node_streams.tells(),
+        credit: node_streams.tells(),
+        resize: node_streams.tells(),
+        ended: node_streams.tells(),
+    };
+    control.streams.link(node, way);
+    // The session's `Follow` answers "unavailable" until this is set, and the agent asks again.
+    let _ = link.set(started.agent.asks());
+    Ok(started.kubelet)
+}
+
+/// A node's actors, and its kubelet.
+pub struct StartedNode {
+    pub kubelet: Kubelet,
+    pub agent: ActorRef<AgentActor>,
+    pub streams: ActorRef<NodeStreamsActor>,
+}
+
+/// A node whose session is `session`, wherever that is.
+pub fn start_node(
+    start: &NodeStart<'_>,
+    session: Arc<dyn Session>,
+    ways: Ways,
+    parts: NodeParts,
+) -> anyhow::Result<StartedNode> {
+    let NodeStart { system, plan, addresses, kubelet, .. } = *start;
     let env = system.env();
     let version = parts.driver.version();
     let machine = Arc::new(machine_facts::read(
@@ -104,22 +189,10 @@ pub fn start_node(start: &NodeStart<'_>, parts: NodeParts) -> anyhow::Result<Kub
         plan.dir.root(),
         kubelet,
     ));
-    let link: AgentLink = Arc::new(OnceLock::new());
-    let session = {
-        let (api, node, link) = (api.clone(), plan.node_name.clone(), link.clone());
-        let pulses = pulses.clone();
-        let row = Child::new(format!("session/{}", plan.node_name), Lane::Control)
-            .mailbox(SESSION_MAILBOX);
-        system.start(row, move || {
-            SessionActor::new(api.clone(), node.clone(), 0, link.clone(), pulses.clone())
-        })?
-    };
-    let control =
-        Arc::new(SessionControl { system: system.clone(), call: session.asks::<CallApi>() });
     let host = Host {
         env: env.clone(),
         driver: parts.driver,
-        control,
+        control: session.clone(),
         plumbing: parts.plumbing,
         volumes: parts.volumes,
         config: Arc::new(node_config(start, &machine)),
@@ -128,57 +201,38 @@ pub fn start_node(start: &NodeStart<'_>, parts: NodeParts) -> anyhow::Result<Kub
         tokens: Arc::new(TokenCache::default()),
         probe_counts: Arc::default(),
     };
-    let agent_name = start.actor_name("agent");
-    let kubelet = crate::kubelet::make((system, &agent_name), plan, &host, &parts.dialer, kubelet);
-    let door = Arc::new(kubelet.clone());
-    start_streams(start, &host, (&parts.dialer, door), streams)?;
-    let to_session = Session { follow: session.asks(), heartbeat: session.tells() };
+    let name = start.actor_name("agent");
+    let kubelet = crate::kubelet::make((system, &name), plan, &host, &parts.dialer, kubelet);
+    let streams = {
+        let (host, dialer) = (host.clone(), parts.dialer.clone());
+        let door = Arc::new(kubelet.clone());
+        let row = Child::new(start.actor_name(streams_actor::NAME), Lane::Node)
+            .mailbox(streams_actor::STREAMS_MAILBOX);
+        system.start(row, move || {
+            NodeStreamsActor::new(host.clone(), dialer.clone(), door.clone(), ways.clone())
+        })?
+    };
+    streams
+        .open_to_asks::<OpenStream>()
+        .open_to_tells::<StreamData>()
+        .open_to_tells::<StreamCredit>()
+        .open_to_tells::<StreamResize>()
+        .open_to_tells::<StreamEnded>();
     let agent = {
-        let (system_of, host) = (system.clone(), host.clone());
-        let network = parts.network;
-        let row = Child::new(agent_name, Lane::Node).mailbox(SESSION_MAILBOX);
+        let (system_of, network) = (system.clone(), parts.network);
+        let row = Child::new(name.clone(), Lane::Node).mailbox(SESSION_MAILBOX);
         system.start(row, move || {
             AgentActor::new(
                 host.clone(),
-                system_of.clone(),
-                to_session.clone(),
+                (system_of.clone(), name.clone()),
+                session.clone(),
                 network.clone(),
                 machine.clone(),
             )
         })?
     };
-    // The session's `Follow` answers "unavailable" until this is set, and the agent asks again.
-    let _ = link.set(agent.tells());
-    Ok(kubelet)
-}
-
-fn start_streams(
-    start: &NodeStart<'_>,
-    host: &Host,
-    (dialer, kubelet): (&Arc<dyn PodDialer>, Arc<dyn KubeletDoor>),
-    streams: &SessionStreams,
-) -> anyhow::Result<()> {
-    let system = start.system;
-    let arriving =
-        system.find::<StreamsActor>(ARRIVING_STREAMS).context("the streams' actor does not run")?;
-    let control =
-        ControlEnd { data: arriving.tells(), credit: arriving.tells(), ended: arriving.tells() };
-    let node = {
-        let (host, dialer) = (host.clone(), dialer.clone());
-        let row = Child::new(start.actor_name("node-streams"), Lane::Node).mailbox(SESSION_MAILBOX);
-        system.start(row, move || {
-            NodeStreamsActor::new(host.clone(), dialer.clone(), kubelet.clone(), control.clone())
-        })?
-    };
-    let link = NodeLink {
-        open: node.asks(),
-        data: node.tells(),
-        credit: node.tells(),
-        resize: node.tells(),
-        ended: node.tells(),
-    };
-    streams.link(&host.config.node_name, link);
-    Ok(())
+    agent.open_to_asks::<ObjectsChanged>();
+    Ok(StartedNode { kubelet, agent, streams })
 }
 
 fn node_config(start: &NodeStart<'_>, machine: &Machine) -> NodeConfig {

@@ -1,4 +1,4 @@
-//! The Leases of this host's nodes: renewed together, one proposal every ten seconds, for those that were heard of.
+//! The Leases of all nodes: renewed together by the leader, one proposal every ten seconds, for those that were heard of.
 //!
 //! A Lease is written as its own node, through the API like everything else; only the proposal is shared. A node that
 //! is heard of for the first time gets its Lease at once, because tools look for it. What fails is tried at the next
@@ -49,7 +49,9 @@ impl LeaseActor {
                 () = api.env().clock.sleep_until(next) => {}
                 () = pulses.newcomer() => {}
             }
-            let nodes = pulses.take_fresh();
+            // Other control hosts tell the leader whom they hear.
+            let leads = api.store().leadership().current().ours.is_some();
+            let nodes = if leads { pulses.take_fresh(api.env().wall()) } else { Vec::new() };
             (renew(&api, &nodes).await, nodes.len())
         };
         ctx.spawn(turn.into_actor(self).map(|(refusals, n_nodes), actor, ctx| {

@@ -1,7 +1,7 @@
 //! The session of one node on a control host: requests in, feeds out, heartbeats into the host's pulses.
 //!
-//! It decides nothing: `call` makes requests, `feed` makes batches. Every request runs beside the others, bounded by
-//! `CALLS_MAX`; a node that asks for more waits in its own mailbox.
+//! It decides nothing: `call` makes requests, `feed` makes batches. A node is who its host's certificate says: what
+//! comes from another host than the node's own is refused, whatever it says. Every request runs beside the others.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -12,23 +12,23 @@ use kactor_protocol::node::{
     ApiReply, CallApi, CallError, Feed, Follow, Following, Heartbeat, ObjectsChanged,
 };
 use kactor_protocol::time::Timestamp;
+use kactor_runtime::Origin;
 use kactor_runtime::prelude::*;
 use serde_json::{Value, json};
 
 use crate::call;
-use crate::feed::FeedTask;
+use crate::feed::{FeedTask, epoch};
 use crate::pulses::Pulses;
 
 /// How long a request of a node may take.
 const CALL_MAX: Duration = Duration::from_secs(30);
 
 /// Where a node's feeds go; set once the node's agent is there.
-pub type AgentLink = Arc<OnceLock<Recipient<ObjectsChanged>>>;
+pub type AgentLink = Arc<OnceLock<Asker<ObjectsChanged>>>;
 
 pub struct SessionActor {
     api: Api,
     node: String,
-    incarnation: u64,
     agent: AgentLink,
     pulses: Pulses,
     follows: BTreeMap<Feed, SpawnHandle>,
@@ -39,11 +39,10 @@ pub struct SessionActor {
 }
 
 impl SessionActor {
-    pub fn new(api: Api, node: String, incarnation: u64, agent: AgentLink, pulses: Pulses) -> Self {
+    pub fn new(api: Api, node: String, agent: AgentLink, pulses: Pulses) -> Self {
         Self {
             api,
             node,
-            incarnation,
             agent,
             pulses,
             follows: BTreeMap::new(),
@@ -52,6 +51,19 @@ impl SessionActor {
             n_refused: 0,
             last_refusal: None,
         }
+    }
+
+    /// Whether the node itself says it. Actors of this host are trusted, another host speaks for its own node alone.
+    fn is_from_node(&self, trail: &Trail) -> bool {
+        match &trail.from {
+            Origin::Local(_) => true,
+            Origin::Peer { host, .. } => host.as_str() == self.node,
+        }
+    }
+
+    fn not_permitted(&self, message: &str) -> Refusal {
+        let permitted = format!("the host of node {} alone", self.node);
+        Refusal::NotPermitted { message: message.to_owned(), permitted }
     }
 
     fn answered(&mut self, reply: &ApiReply, what: String) {
@@ -87,6 +99,9 @@ impl Handler<Ask<CallApi>> for SessionActor {
     type Result = ();
 
     fn handle(&mut self, ask: Ask<CallApi>, ctx: &mut Context<Self>) {
+        if !self.is_from_node(&ask.trail) {
+            return ask.reply.refuse(self.not_permitted(CallApi::NAME));
+        }
         let target = &ask.body.target;
         let name = target.name.as_deref().unwrap_or_default();
         let sub = target.subresource.as_deref().map(|it| format!("/{it}")).unwrap_or_default();
@@ -115,6 +130,9 @@ impl Handler<Ask<Follow>> for SessionActor {
     type Result = ();
 
     fn handle(&mut self, ask: Ask<Follow>, ctx: &mut Context<Self>) {
+        if !self.is_from_node(&ask.trail) {
+            return ask.reply.refuse(self.not_permitted(Follow::NAME));
+        }
         let Follow { feed, resume } = ask.body;
         remark(format!("{feed:?} from {resume:?}"));
         let Some(to) = self.agent.get().cloned() else {
@@ -122,10 +140,10 @@ impl Handler<Ask<Follow>> for SessionActor {
                 why: "the node's agent is not linked yet".to_owned(),
             });
         };
-        let position = resume.filter(|it| it.incarnation == self.incarnation);
-        let incarnation = self.incarnation;
+        let epoch = epoch(&self.api);
+        let position = resume.filter(|it| it.incarnation == epoch);
         let (api, node) = (self.api.clone(), self.node.clone());
-        let task = FeedTask { api, node, feed, position, incarnation, to };
+        let task = FeedTask { api, node, feed, position, to };
         // A node that follows again has lost the feed before: that one ends.
         if let Some(before) = self.follows.insert(feed, ctx.spawn(task.run().into_actor(self))) {
             ctx.cancel_future(before);
@@ -138,6 +156,9 @@ impl Handler<Tell<Heartbeat>> for SessionActor {
     type Result = ();
 
     fn handle(&mut self, tell: Tell<Heartbeat>, _: &mut Context<Self>) {
+        if !self.is_from_node(&tell.trail) {
+            return;
+        }
         self.last_beat = Some(tell.body.at);
         // By this host's clock: the node's own may be wrong.
         self.pulses.beat(&self.node, self.api.env().wall());

@@ -2,25 +2,26 @@
 //!
 //! Each stream has pumps: bytes to the node wait for its credit, bytes from the node are passed on before new credit
 //! is granted. Whoever goes away first ends both sides: a client that drops its end cancels the stream on the node, a
-//! node that ends it (or is lost) ends the client's.
+//! node that ends it (or is lost) ends the client's. A node on another host is reached from any control host, with or
+//! without a session here.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::channel::{mpsc, oneshot};
 use futures::future::{Either, select};
 use futures::{FutureExt, SinkExt, StreamExt};
-use kactor_protocol::Timestamp;
 use kactor_protocol::ids::Uid;
 use kactor_protocol::node::{
     Channels, LogOptions, OpenStream, OpenStreamError, STREAM_CHUNK_BYTES_MAX, StreamChannel,
     StreamCredit, StreamData, StreamEnd, StreamEnded, StreamId, StreamPurpose, StreamResize,
 };
+use kactor_protocol::{ActorAddress, ActorName, HostId, Incarnation, Timestamp};
 use kactor_runtime::env::Lane;
 use kactor_runtime::window::{CHUNKS_MAX, Window, cost};
-use kactor_runtime::{ActorSystem, Asker, Recipient};
+use kactor_runtime::{ActorSystem, Asker, Origin, PeerDown, Recipient};
 use kactor_streams::node_streams::{
     AttachRequest, BoxFuture, ContainerEnd, ContainerStreams, ExecRequest, LogRequest, NodeStreams,
     Outcome, Output, PodTarget, PortConnection, PortEnd, PortForwardRequest, StdStreams,
@@ -32,6 +33,10 @@ const OPEN_MAX: Duration = Duration::from_secs(30);
 /// Streams that one control host carries at once.
 pub const STREAMS_LEN_MAX: usize = 1024;
 
+/// Letters that nodes may have under way by the credit that they were granted: a mailbox of this length refuses none of
+/// theirs, and a refused one would be a hole in a stream.
+pub const STREAMS_MAILBOX: u32 = (STREAMS_LEN_MAX * (3 * CHUNKS_MAX + 2)) as u32;
+
 /// The stream actor of one node.
 #[derive(Clone)]
 pub struct NodeLink {
@@ -40,6 +45,24 @@ pub struct NodeLink {
     pub credit: Recipient<StreamCredit>,
     pub resize: Recipient<StreamResize>,
     pub ended: Recipient<StreamEnded>,
+}
+
+impl NodeLink {
+    /// Of a node on another host.
+    pub fn remote(system: &ActorSystem, host: &HostId) -> Self {
+        let address = ActorAddress {
+            host: host.clone(),
+            name: ActorName::new("node-streams").expect("the name is a constant"),
+            incarnation: Incarnation::default(),
+        };
+        Self {
+            open: system.remote_asks(address.clone()),
+            data: system.remote_tells(address.clone()),
+            credit: system.remote_tells(address.clone()),
+            resize: system.remote_tells(address.clone()),
+            ended: system.remote_tells(address),
+        }
+    }
 }
 
 /// What comes from the node for one stream.
@@ -51,6 +74,8 @@ pub(crate) enum Inbound {
 
 /// The control host's side of one open stream.
 pub(crate) struct OpenEnd {
+    /// The node's host; `None` when it is this one.
+    host: Option<HostId>,
     pub inbound: tokio::sync::mpsc::Sender<Inbound>,
     /// Of the bytes that go to the node.
     pub stdin: Window,
@@ -61,51 +86,113 @@ pub(crate) struct OpenEnd {
 pub struct SessionStreams {
     system: ActorSystem,
     table: Arc<Mutex<Table>>,
+    /// Who hears that a host is lost: `StreamsActor`.
+    watcher: Arc<OnceLock<Recipient<PeerDown>>>,
 }
 
 #[derive(Default)]
 struct Table {
+    /// The nodes of this host.
     nodes: BTreeMap<String, NodeLink>,
     open: BTreeMap<StreamId, OpenEnd>,
+    /// Hosts whose loss we will be told of.
+    watched: BTreeSet<HostId>,
+}
+
+/// Whether a letter of `from` may be about a stream to `host`.
+fn is_of(host: Option<&HostId>, from: &Origin) -> bool {
+    match from {
+        Origin::Local(_) => host.is_none(),
+        Origin::Peer { host: peer, .. } => host == Some(peer),
+    }
 }
 
 impl SessionStreams {
     pub fn new(system: ActorSystem) -> Self {
-        Self { system, table: Arc::default() }
+        Self { system, table: Arc::default(), watcher: Arc::default() }
     }
 
-    /// From now on this node can be reached.
+    /// From now on this node of this host can be reached.
     pub fn link(&self, node: &str, link: NodeLink) {
         self.table().nodes.insert(node.to_owned(), link);
     }
 
-    pub fn unlink(&self, node: &str) {
-        self.table().nodes.remove(node);
+    pub(crate) fn system(&self) -> &ActorSystem {
+        &self.system
+    }
+
+    pub(crate) fn set_watcher(&self, watcher: Recipient<PeerDown>) {
+        let _ = self.watcher.set(watcher); // A later life has the same mailbox.
+    }
+
+    /// The host is gone: its streams end, for nobody knows what became of them.
+    pub(crate) fn lost(&self, host: &HostId, reason: &str) {
+        let mut table = self.table();
+        table.watched.remove(host);
+        table.open.retain(|_, end| {
+            let is_lost = end.host.as_ref() == Some(host);
+            if is_lost {
+                let why = format!("the link to node {host} was lost: {reason}");
+                // A queue without room has more than its window: not to be trusted either way.
+                let _ = end.inbound.try_send(Inbound::Ended(StreamEnd::Failed(why)));
+                end.stdin.close();
+            }
+            !is_lost
+        });
+    }
+
+    /// The way to a node, and its host when that is another one.
+    fn way_to(&self, node: &str) -> Result<(NodeLink, Option<HostId>), String> {
+        if let Some(link) = self.table().nodes.get(node) {
+            return Ok((link.clone(), None));
+        }
+        let host = HostId::new(node).map_err(|it| it.to_string())?;
+        if host == *self.system.host() {
+            return Err("no node runs on this host, or it is still starting".to_owned());
+        }
+        let is_watched = self.table().watched.contains(&host);
+        if !is_watched && let Some(watcher) = self.watcher.get() {
+            let watched = self.system.watch_peer(host.clone(), watcher.clone());
+            watched.map_err(|it| it.to_string())?;
+            self.table().watched.insert(host.clone());
+        }
+        Ok((NodeLink::remote(&self.system, &host), Some(host)))
     }
 
     fn table(&self) -> std::sync::MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// (open streams, linked nodes)
+    /// (open streams, nodes of this host)
     pub(crate) fn counts(&self) -> (usize, usize) {
         let table = self.table();
         (table.open.len(), table.nodes.len())
     }
 
-    /// Takes what a node sent; a stream that is over here ignores it.
-    pub(crate) fn arrived(&self, stream: StreamId, inbound: Inbound) {
+    /// Takes what a node sent. What comes for a stream that is over here ends the node's side of it.
+    pub(crate) fn arrived(&self, from: &Origin, stream: StreamId, inbound: Inbound) {
+        let is_end = matches!(inbound, Inbound::Ended(_));
         let mut table = self.table();
-        let Some(end) = table.open.get(&stream) else { return };
-        // A full queue means that the node sends beyond its window: the stream is not to be trusted any more.
-        let cheats = end.inbound.try_send(inbound).is_err();
-        if cheats {
-            table.open.remove(&stream);
+        let open = table.open.get(&stream).filter(|it| is_of(it.host.as_ref(), from));
+        match open.map(|it| it.inbound.try_send(inbound)) {
+            Some(Ok(())) => {}
+            // A full queue means that the node sends beyond its window: the stream is not to be trusted any more.
+            Some(Err(_)) => drop(table.open.remove(&stream)),
+            None => {
+                drop(table);
+                if let (Origin::Peer { host, .. }, false) = (from, is_end) {
+                    let ended = NodeLink::remote(&self.system, host).ended;
+                    let end = StreamEnded { stream, end: StreamEnd::Cancelled };
+                    self.spawn(ended.tell(end).map(drop));
+                }
+            }
         }
     }
 
-    pub(crate) fn granted(&self, stream: StreamId, bytes: u32) {
-        if let Some(end) = self.table().open.get(&stream) {
+    pub(crate) fn granted(&self, from: &Origin, stream: StreamId, bytes: u32) {
+        let table = self.table();
+        let open = table.open.get(&stream).filter(|it| is_of(it.host.as_ref(), from));
+        if let Some(end) = open {
             end.stdin.grant(bytes);
         }
     }
@@ -119,20 +206,17 @@ impl SessionStreams {
         let stream = StreamId(self.system.env().random_u64());
         let (inbound, arrivals) = tokio::sync::mpsc::channel(2 * CHUNKS_MAX + 4);
         let stdin = Window::default();
-        let link = {
+        let unreachable = |why| StreamError::NodeUnreachable { node: target.node.clone(), why };
+        let (link, host) = self.way_to(&target.node).map_err(unreachable)?;
+        {
             let mut table = self.table();
-            let Some(link) = table.nodes.get(&target.node).cloned() else {
-                let why = "it has no session with this control host".to_owned();
-                return Err(StreamError::NodeUnreachable { node: target.node.clone(), why });
-            };
             if table.open.len() >= STREAMS_LEN_MAX {
                 let why =
                     format!("{STREAMS_LEN_MAX} streams are open on this host; try again later");
                 return Err(StreamError::Failed(why));
             }
-            table.open.insert(stream, OpenEnd { inbound, stdin: stdin.clone() });
-            link
-        };
+            table.open.insert(stream, OpenEnd { host, inbound, stdin: stdin.clone() });
+        }
         let opened = Opened { stream, link, arrivals, stdin, streams: self.clone() };
         let request = OpenStream {
             stream,
@@ -144,10 +228,7 @@ impl SessionStreams {
         match opened.link.open.ask(request, self.system.deadline(OPEN_MAX)).await {
             Ok(Ok(())) => Ok(opened),
             Ok(Err(error)) => Err(refused(target, error)),
-            Err(refusal) => {
-                let why = refusal.to_string();
-                Err(StreamError::NodeUnreachable { node: target.node.clone(), why })
-            }
+            Err(refusal) => Err(unreachable(refusal.to_string())),
         }
     }
 
@@ -414,5 +495,22 @@ impl NodeStreams for SessionStreams {
         let nothing = String::new;
         let target = PodTarget { node, namespace: nothing(), pod: nothing(), uid: nothing() };
         Box::pin(async move { self.connection(&target, StreamPurpose::Kubelet).await })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_host_that_a_stream_goes_to_has_a_say_in_it() {
+        let host = |name| HostId::new(name).expect("a name");
+        let (w1, w2) = (host("w1"), host("w2"));
+        let from = |host: &HostId| Origin::Peer { host: host.clone(), actor: None };
+        assert!(is_of(Some(&w1), &from(&w1)));
+        assert!(!is_of(Some(&w1), &from(&w2)), "another worker");
+        assert!(!is_of(None, &from(&w2)), "a stream of this host");
+        assert!(!is_of(Some(&w1), &Origin::Local(None)));
+        assert!(is_of(None, &Origin::Local(None)));
     }
 }

@@ -1,10 +1,14 @@
 //! Takes what nodes send for open streams and puts it where the stream's pump finds it.
 
 use kactor_protocol::node::{StreamCredit, StreamData, StreamEnded};
+use kactor_runtime::PeerDown;
 use kactor_runtime::prelude::*;
 use serde_json::{Value, json};
 
 use crate::streams::{Inbound, SessionStreams};
+
+/// The actor's name on every control host.
+pub const NAME: &str = "streams";
 
 pub struct StreamsActor {
     streams: SessionStreams,
@@ -18,6 +22,12 @@ impl StreamsActor {
 
 impl Actor for StreamsActor {
     type Context = Context<Self>;
+
+    fn started(&mut self, _: &mut Context<Self>) {
+        if let Some(own) = self.streams.system().find::<Self>(NAME) {
+            self.streams.set_watcher(own.tells::<PeerDown>());
+        }
+    }
 }
 
 impl Inspect for StreamsActor {
@@ -34,7 +44,7 @@ impl Handler<Tell<StreamData>> for StreamsActor {
 
     fn handle(&mut self, tell: Tell<StreamData>, _: &mut Context<Self>) {
         let StreamData { stream, channel, data } = tell.body;
-        self.streams.arrived(stream, Inbound::Data(channel, data));
+        self.streams.arrived(&tell.trail.from, stream, Inbound::Data(channel, data));
     }
 }
 
@@ -42,7 +52,7 @@ impl Handler<Tell<StreamCredit>> for StreamsActor {
     type Result = ();
 
     fn handle(&mut self, tell: Tell<StreamCredit>, _: &mut Context<Self>) {
-        self.streams.granted(tell.body.stream, tell.body.bytes);
+        self.streams.granted(&tell.trail.from, tell.body.stream, tell.body.bytes);
     }
 }
 
@@ -50,6 +60,15 @@ impl Handler<Tell<StreamEnded>> for StreamsActor {
     type Result = ();
 
     fn handle(&mut self, tell: Tell<StreamEnded>, _: &mut Context<Self>) {
-        self.streams.arrived(tell.body.stream, Inbound::Ended(tell.body.end));
+        let StreamEnded { stream, end } = tell.body;
+        self.streams.arrived(&tell.trail.from, stream, Inbound::Ended(end));
+    }
+}
+
+impl Handler<Tell<PeerDown>> for StreamsActor {
+    type Result = ();
+
+    fn handle(&mut self, tell: Tell<PeerDown>, _: &mut Context<Self>) {
+        self.streams.lost(&tell.body.host, &tell.body.reason);
     }
 }

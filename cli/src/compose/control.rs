@@ -12,19 +12,23 @@ use kactor_controllers::cluster_dns::{ClusterDns, Served};
 use kactor_controllers::node_ipam::CidrRange;
 use kactor_controllers::start::{ControllersConfig, Liveness};
 use kactor_links::HostLinks;
+use kactor_protocol::node::{OpenSession, Pulses as HeardNodes};
 use kactor_protocol::store::Key;
 use kactor_protocol::{Deadline, HostId, Timestamp};
 use kactor_runtime::env::Lane;
 use kactor_runtime::{ActorSystem, Child};
 use kactor_sessions::lease_actor::LeaseActor;
 use kactor_sessions::pulses::Pulses;
+use kactor_sessions::pulses_actor::{self, LeaderHost, PulsesActor};
+use kactor_sessions::sessions_actor::{self, SessionsActor};
 use kactor_sessions::streams::SessionStreams;
+use kactor_store::Members;
 
 use super::Plan;
 use crate::args::Runtime;
 use crate::kubelet::Seat;
 use crate::node_parts::{self, NodeParts};
-use crate::node_start::{self, NodeStart, Place, start_node};
+use crate::node_start::{self, LocalControl, NodeStart, Place, start_local_node};
 
 const BOOTSTRAP_MAX: Duration = Duration::from_secs(60);
 const BOOTSTRAP_PAUSE: Duration = Duration::from_millis(50);
@@ -43,6 +47,7 @@ pub(super) struct Rest {
     pub root_ca: String,
     pub streams: SessionStreams,
     pub served: ServedAt,
+    pub members: Arc<dyn Members>,
     /// With the place that its kubelet's API has.
     pub node: Option<(NodeParts, Seat)>,
 }
@@ -50,27 +55,25 @@ pub(super) struct Rest {
 impl Rest {
     pub fn start(mut self) -> anyhow::Result<()> {
         let pulses = Pulses::default();
+        node_start::start_arriving_streams(&self.system, &self.streams)?;
         self.start_control(&pulses).context("starting the controllers")?;
         let published = keep_published(self.api.clone(), self.served.clone());
         self.system.env().spawn(Lane::Control, published);
         let Some((parts, seat)) = self.node.take() else { return Ok(()) };
         let node = NodeStart {
             system: &self.system,
-            api: &self.api,
             plan: &self.plan,
             addresses: &self.addresses,
-            streams: &self.streams,
-            pulses: &pulses,
             kubelet: seat.served.address(),
             place: Place::Own,
         };
-        node_start::start_arriving_streams(&self.system, &self.streams)?;
-        let kubelet = start_node(&node, parts).context("starting the node")?;
+        let control = LocalControl { api: &self.api, streams: &self.streams, pulses: &pulses };
+        let kubelet = start_local_node(&node, &control, parts).context("starting the node")?;
         for nth in 2..=self.plan.n_nodes {
             let plan = self.plan.of_node(nth);
             let more = NodeStart { plan: &plan, place: Place::Beside, ..node };
             let parts = node_parts::hollow(self.system.env());
-            start_node(&more, parts)
+            start_local_node(&more, &control, parts)
                 .with_context(|| format!("starting node {}", plan.node_name))?;
         }
         seat.serve(self.system.env(), kubelet)
@@ -104,10 +107,35 @@ impl Rest {
         kactor_controllers::start::start_all(system, api, &view, &config)?;
         let profiles = vec![kactor_scheduler::Profile::default_scheduler()];
         kactor_scheduler::start(system, api, &view, profiles)?;
-        let (api, pulses) = (api.clone(), pulses.clone());
+        self.start_sessions(pulses)
+    }
+
+    /// What nodes say: sessions of those on other hosts, who was heard of, and their Leases.
+    fn start_sessions(&self, pulses: &Pulses) -> anyhow::Result<()> {
+        let system = &self.system;
+        let row = Child::new(sessions_actor::NAME, Lane::Control);
+        let sessions = {
+            let (system, api, pulses) = (system.clone(), self.api.clone(), pulses.clone());
+            move || SessionsActor::new(system.clone(), api.clone(), pulses.clone())
+        };
+        system.start(row, sessions)?.open_to_asks::<OpenSession>();
+        let row = Child::new(pulses_actor::NAME, Lane::Control);
+        let teller = {
+            let (system, store) = (system.clone(), self.api.store().clone());
+            let (leader, pulses) = (self.leader_host(), pulses.clone());
+            move || PulsesActor::new(system.clone(), store.clone(), leader.clone(), pulses.clone())
+        };
+        system.start(row, teller)?.open_to_asks::<HeardNodes>();
+        let (api, pulses) = (self.api.clone(), pulses.clone());
         let row = Child::new("node-leases", Lane::Control);
         system.start(row, move || LeaseActor::new(api.clone(), pulses.clone()))?;
         Ok(())
+    }
+
+    /// Where the store's leader is, as this replica knows it.
+    fn leader_host(&self) -> LeaderHost {
+        let (members, leadership) = (self.members.clone(), self.api.store().leadership());
+        Arc::new(move || members.state().hosts.remove(&leadership.current().leader?))
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! It decides which pods have an actor and nothing else of them. A feed that begins anew names everything that
 //! exists; what this node runs beyond that, once the feed is complete, is removed. Until a feed is complete nothing
-//! is ended for being absent. Feeds never go back: a position below the one held is refused.
+//! is ended for being absent. Feeds never go back: a position below the one held is refused, and only the control host
+//! that the session is with is listened to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,20 +13,22 @@ use bytes::Bytes;
 use kactor_drivers::event::DriverEvent;
 use kactor_drivers::spec::SandboxId;
 use kactor_protocol::node::{
-    ApiReply, ApiTarget, ApiVerb, Begin, CallApi, Feed, FeedPosition, Follow, Following, Heartbeat,
-    ObjectChange, ObjectsChanged,
+    ApiReply, ApiTarget, ApiVerb, CallApi, Feed, Follow, Following, Heartbeat, ObjectChange,
+    ObjectsChanged,
 };
+use kactor_runtime::Origin;
 use kactor_runtime::env::Lane;
 use kactor_runtime::prelude::*;
 use serde_json::{Value, json};
 
 use crate::admission::{Taken, admit, taken};
+use crate::feeds::{FeedState, Step};
 use crate::machine::Doom;
 use crate::node_object::{self, Health, Machine};
 use crate::perform::Host;
 use crate::pod_actor::{LookAgain, PodActor, PodEnded, PodWanted};
 use crate::pod_logs::PodLogs;
-use crate::ports::{NetworkFeed, Unanswered};
+use crate::ports::{NetworkFeed, Session, Unanswered};
 use crate::spec::{self, Metadata, Pod};
 
 /// How often a node says that it lives.
@@ -37,17 +40,11 @@ const STATUS_EVERY: Duration = Duration::from_secs(300);
 /// Letters that one pod's actor may hold: each kind is coalesced.
 const POD_MAILBOX: u32 = 16;
 
-/// The way to the session beyond single requests.
-#[derive(Clone)]
-pub struct Session {
-    pub follow: Asker<Follow>,
-    pub heartbeat: Recipient<Heartbeat>,
-}
-
 pub struct AgentActor {
     host: Host,
     system: ActorSystem,
-    session: Session,
+    name: String,
+    session: Arc<dyn Session>,
     network: Arc<dyn NetworkFeed>,
     machine: Arc<Machine>,
     health: Health,
@@ -71,27 +68,22 @@ struct Running {
     status: Value,
 }
 
-#[derive(Default)]
-struct FeedState {
-    position: Option<FeedPosition>,
-    /// While a feed begins anew: what it has named so far.
-    named: Option<BTreeSet<String>>,
-}
-
 /// The feeds of a node. Pods first: the others only serve them.
 const FEEDS: [Feed; 4] = [Feed::Pods, Feed::Services, Feed::EndpointSlices, Feed::Nodes];
 
 impl AgentActor {
+    /// `name` is the actor's own.
     pub fn new(
         host: Host,
-        system: ActorSystem,
-        session: Session,
+        (system, name): (ActorSystem, String),
+        session: Arc<dyn Session>,
         network: Arc<dyn NetworkFeed>,
         machine: Arc<Machine>,
     ) -> Self {
         Self {
             host,
             system,
+            name,
             session,
             network,
             machine,
@@ -143,9 +135,7 @@ impl AgentActor {
                 actor.registered = true;
                 actor.beat(ctx);
                 actor.relabel(ctx);
-                for feed in FEEDS {
-                    actor.follow(feed, ctx);
-                }
+                actor.follow_all(ctx);
             }
             other => {
                 tracing::info!(reply = ?other.map(|it| it.code), "the node could not be registered yet; tried again");
@@ -157,8 +147,9 @@ impl AgentActor {
     fn beat(&mut self, ctx: &mut Context<Self>) {
         self.beats += 1;
         let beat = Heartbeat { at: self.host.env.wall(), sequence: self.beats };
-        let sent = self.session.heartbeat.tell(beat);
-        ctx.spawn(sent.into_actor(self).map(|_, _, _| ()));
+        let session = self.session.clone();
+        let sent = async move { session.beat(beat).await };
+        ctx.spawn(sent.into_actor(self));
     }
 
     /// A node that was here before may have another kernel or host name now.
@@ -179,7 +170,7 @@ impl AgentActor {
         );
         // After a restart the node's network is known with its object: to call the node unready for the moment
         // before would take its pods out of their services.
-        let knows_itself = self.feeds.get(&Feed::Nodes).is_some_and(|it| it.position.is_some());
+        let knows_itself = self.feeds.get(&Feed::Nodes).is_some_and(|it| it.position().is_some());
         if !self.registered || !knows_itself || status == self.node_status {
             return;
         }
@@ -194,16 +185,36 @@ impl AgentActor {
     }
 
     fn follow(&mut self, feed: Feed, ctx: &mut Context<Self>) {
-        let resume = self.feeds.entry(feed).or_default().position;
-        let asked = self
-            .session
-            .follow
-            .ask(Follow { feed, resume }, self.system.deadline(Duration::from_secs(10)));
+        let now = self.host.env.monotonic();
+        let (nth, resume) = self.feeds.entry(feed).or_default().ask(now);
+        let session = self.session.clone();
+        let asked = async move { session.follow(Follow { feed, resume }).await };
         ctx.spawn(asked.into_actor(self).map(move |answer, _, ctx| {
-            if !matches!(answer, Ok(Following::Resumed | Following::Anew)) {
-                ctx.run_later(AGAIN, move |actor, ctx| actor.follow(feed, ctx));
+            if matches!(answer, Ok(Following::Resumed | Following::Anew)) {
+                return;
             }
+            ctx.run_later(AGAIN, move |actor, ctx| {
+                if actor.feeds.get(&feed).is_some_and(|it| it.is_latest(nth)) {
+                    actor.follow(feed, ctx);
+                }
+            });
         }));
+    }
+
+    fn follow_all(&mut self, ctx: &mut Context<Self>) {
+        for feed in FEEDS {
+            self.follow(feed, ctx);
+        }
+    }
+
+    /// Whoever broke off a feed may not have been able to say so.
+    fn follow_silent(&mut self, ctx: &mut Context<Self>) {
+        let now = self.host.env.monotonic();
+        let silent: Vec<Feed> =
+            self.feeds.iter().filter(|(_, it)| it.is_silent(now)).map(|(feed, _)| *feed).collect();
+        for feed in silent {
+            self.follow(feed, ctx);
+        }
     }
 
     fn pod_changed(&mut self, change: ObjectChange, ctx: &mut Context<Self>) {
@@ -449,11 +460,12 @@ impl Actor for AgentActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.own = self.system.find::<AgentActor>("agent");
+        self.own = self.system.find::<AgentActor>(&self.name);
         self.register(ctx);
         ctx.run_interval(HEARTBEAT_EVERY, |actor, ctx| {
             if actor.registered {
                 actor.beat(ctx);
+                actor.follow_silent(ctx);
             }
         });
         ctx.run_interval(STATUS_EVERY, |actor, ctx| actor.publish(ctx));
@@ -499,42 +511,50 @@ impl Handler<Tell<DriverNews>> for AgentActor {
     }
 }
 
-impl Handler<Tell<ObjectsChanged>> for AgentActor {
+impl Handler<Ask<ObjectsChanged>> for AgentActor {
     type Result = ();
 
-    fn handle(&mut self, tell: Tell<ObjectsChanged>, ctx: &mut Context<Self>) {
-        let batch = tell.body;
+    fn handle(&mut self, ask: Ask<ObjectsChanged>, ctx: &mut Context<Self>) {
+        let from = match &ask.trail.from {
+            Origin::Local(_) => None,
+            Origin::Peer { host, .. } => Some(host),
+        };
+        if from != self.session.host().as_ref() {
+            return; // A session that this node left: unanswered, its feed ends.
+        }
+        let batch = ask.body;
         remark(format!("{:?} {:?}: {} changes", batch.feed, batch.begin, batch.changes.len()));
-        let state = self.feeds.entry(batch.feed).or_default();
-        if state.position.is_some_and(|held| batch.position < held)
-            && batch.begin == Begin::Continue
-        {
-            tracing::warn!(feed = ?batch.feed, "a change older than what this node holds was refused");
-            return;
-        }
-        if batch.begin == Begin::Anew && state.named.is_none() {
-            state.named = Some(BTreeSet::new());
-            if batch.feed != Feed::Pods {
-                self.network.begin(batch.feed);
+        self.feed_went_on(batch, ctx);
+        ask.reply.reply(());
+    }
+}
+
+impl AgentActor {
+    fn feed_went_on(&mut self, batch: ObjectsChanged, ctx: &mut Context<Self>) {
+        let step =
+            self.feeds.entry(batch.feed).or_default().take(&batch, self.host.env.monotonic());
+        let ObjectsChanged { feed, changes, .. } = batch;
+        match &step {
+            Step::Refused => {
+                tracing::debug!(?feed, "a change older than what this node holds was refused");
+                return;
             }
+            Step::Stale => {
+                tracing::warn!(?feed, "a feed began at a state older than what this node holds");
+                return self.follow(feed, ctx);
+            }
+            Step::Taken { begins: true } if feed != Feed::Pods => self.network.begin(feed),
+            _ => {}
         }
-        if let Some(named) = &mut state.named {
-            named.extend(batch.changes.iter().map(|it| it.uid.as_str().to_owned()));
-        }
-        // Only a complete picture can be resumed from.
-        let complete = if batch.begin == Begin::Complete { state.named.take() } else { None };
-        if state.named.is_none() {
-            state.position = Some(batch.position);
-        }
-        for change in batch.changes {
-            match batch.feed {
+        for change in changes {
+            match feed {
                 Feed::Pods => self.pod_changed(change, ctx),
                 other => self.object_changed(other, &change),
             }
         }
-        match (batch.feed, complete) {
-            (Feed::Pods, Some(named)) => self.remove_orphans(named, ctx),
-            (other, Some(_)) => self.network.complete(other),
+        match (feed, step) {
+            (Feed::Pods, Step::Complete { named }) => self.remove_orphans(named, ctx),
+            (other, Step::Complete { .. }) => self.network.complete(other),
             _ => {}
         }
         self.publish(ctx);
@@ -587,8 +607,9 @@ impl Handler<Tell<SessionRenewed>> for AgentActor {
     type Result = ();
 
     fn handle(&mut self, _: Tell<SessionRenewed>, ctx: &mut Context<Self>) {
-        for feed in FEEDS {
-            self.follow(feed, ctx);
+        if self.registered {
+            self.beat(ctx);
+            self.follow_all(ctx);
         }
     }
 }
@@ -601,12 +622,13 @@ impl Inspect for AgentActor {
             .feeds
             .iter()
             .map(|(feed, it)| {
-                let state = json!({ "revision": it.position.map(|it| it.revision.0), "complete": it.named.is_none() });
+                let state = json!({ "revision": it.position().map(|it| it.revision.0), "complete": it.is_complete() });
                 (format!("{feed:?}"), state)
             })
             .collect();
         json!({
             "node": self.host.config.node_name,
+            "session": self.session.host().map(|it| it.to_string()),
             "driver": self.host.driver.name(),
             "registered": self.registered,
             "not_ready": self.health.not_ready,

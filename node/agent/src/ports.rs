@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use kactor_drivers::spec::ContainerId;
-use kactor_protocol::node::{ApiReply, CallApi, Feed};
+use kactor_protocol::HostId;
+use kactor_protocol::node::{ApiReply, CallApi, Feed, Follow, Following, Heartbeat};
 use kactor_volumes::content::Files;
 use kactor_volumes::plan::Volume;
 use serde_json::Value;
@@ -29,6 +30,17 @@ pub struct Unanswered {
 pub trait ControlPlane: Send + Sync {
     /// One API request as this node. A refusal is an `ApiReply` with its code, never an error here.
     async fn call(&self, call: CallApi) -> Result<ApiReply, Unanswered>;
+}
+
+/// What the agent itself needs of its session beyond single requests.
+#[async_trait]
+pub trait Session: ControlPlane {
+    /// Asks the session of now for a feed.
+    async fn follow(&self, follow: Follow) -> Result<Following, Unanswered>;
+    /// The host that the session is with; `None` when it is this one, or there is no session.
+    fn host(&self) -> Option<HostId>;
+    /// Says that the node lives. Nobody answers; the next one says it again.
+    async fn beat(&self, beat: Heartbeat);
 }
 
 /// Why a sandbox could not be connected.

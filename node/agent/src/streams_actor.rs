@@ -1,9 +1,10 @@
 //! The node's side of exec, attach, logs and port-forward: opens them at the driver and pumps their bytes.
 //!
 //! Bytes to the client wait for its credit; bytes from the client are granted again once the container has taken
-//! them. A stream ends on both sides together: the process's exit, a failure, or the client's cancel.
+//! them. A stream ends on both sides together: the process's exit, a failure, the client's cancel, or the loss of the
+//! control host that opened it. Only the host that opened a stream has a say in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,8 +15,10 @@ use kactor_protocol::node::{
     OpenStream, OpenStreamError, STREAM_CHUNK_BYTES_MAX, StreamChannel, StreamCredit, StreamData,
     StreamEnd, StreamEnded, StreamId, StreamPurpose, StreamResize,
 };
+use kactor_protocol::{ActorAddress, ActorName, HostId, Incarnation};
 use kactor_runtime::prelude::*;
 use kactor_runtime::window::{CHUNKS_MAX, Window, cost};
+use kactor_runtime::{Origin, PeerDown};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -26,6 +29,11 @@ use crate::ports::{Duplex, KubeletDoor, PodDialer};
 
 /// Streams of one node at once.
 const STREAMS_LEN_MAX: usize = 256;
+/// Letters that control hosts may have under way by the credit that they were granted: a mailbox of this length refuses
+/// none of theirs, and a refused one would be a hole in a stream.
+pub const STREAMS_MAILBOX: u32 = (STREAMS_LEN_MAX * (3 * CHUNKS_MAX + 8)) as u32;
+/// The actor's name on every node.
+pub const NAME: &str = "node-streams";
 
 /// Where a node's streams go on the control host.
 #[derive(Clone)]
@@ -35,15 +43,43 @@ pub struct ControlEnd {
     pub ended: Recipient<StreamEnded>,
 }
 
+impl ControlEnd {
+    /// Of another host.
+    fn remote(system: &ActorSystem, host: &HostId) -> Self {
+        let address = ActorAddress {
+            host: host.clone(),
+            name: ActorName::new("streams").expect("the name is a constant"),
+            incarnation: Incarnation::default(),
+        };
+        Self {
+            data: system.remote_tells(address.clone()),
+            credit: system.remote_tells(address.clone()),
+            ended: system.remote_tells(address),
+        }
+    }
+}
+
+/// The ways out of a node's streams.
+#[derive(Clone)]
+pub struct Ways {
+    pub system: ActorSystem,
+    /// Where this host's own control plane is, if it has one.
+    pub local: Option<ControlEnd>,
+}
+
 pub struct StreamsActor {
+    ways: Ways,
     host: Host,
     dialer: Arc<dyn PodDialer>,
     kubelet: Arc<dyn KubeletDoor>,
-    control: ControlEnd,
     open: BTreeMap<StreamId, Open>,
+    /// Control hosts that are not known to be lost.
+    watched: BTreeSet<HostId>,
 }
 
 struct Open {
+    /// The control host that opened it; `None` when it is this one.
+    from: Option<HostId>,
     stdin: mpsc::Sender<Bytes>,
     resize: mpsc::Sender<WindowSize>,
     /// Of stdout, stderr.
@@ -65,16 +101,40 @@ impl StreamsActor {
         host: Host,
         dialer: Arc<dyn PodDialer>,
         kubelet: Arc<dyn KubeletDoor>,
-        control: ControlEnd,
+        ways: Ways,
     ) -> Self {
-        Self { host, dialer, kubelet, control, open: BTreeMap::new() }
+        Self { ways, host, dialer, kubelet, open: BTreeMap::new(), watched: BTreeSet::new() }
     }
 
-    fn opened(&mut self, stream: StreamId, source: Source, ctx: &mut Context<Self>) {
+    /// The way back to who opens a stream. Its host is watched from now on.
+    fn way_back(&mut self, from: &Origin) -> Result<(ControlEnd, Option<HostId>), String> {
+        let host = match from {
+            Origin::Local(_) => {
+                let local = self.ways.local.clone();
+                return Ok((local.ok_or("this host has no control plane")?, None));
+            }
+            Origin::Peer { host, .. } => host,
+        };
+        let system = &self.ways.system;
+        if !self.watched.contains(host) {
+            let own = system.find::<Self>(NAME).ok_or("the node is stopping")?;
+            let watched = system.watch_peer(host.clone(), own.tells::<PeerDown>());
+            watched.map_err(|it| it.to_string())?;
+            self.watched.insert(host.clone());
+        }
+        Ok((ControlEnd::remote(system, host), Some(host.clone())))
+    }
+
+    fn opened(
+        &mut self,
+        stream: StreamId,
+        source: Source,
+        (control, from): (ControlEnd, Option<HostId>),
+        ctx: &mut Context<Self>,
+    ) {
         let (stdin, stdin_end) = mpsc::channel(CHUNKS_MAX + 1);
         let (resize, resize_end) = mpsc::channel(4);
         let windows = [Window::default(), Window::default()];
-        let control = self.control.clone();
         let pumps = Pumps {
             stream,
             control,
@@ -94,7 +154,7 @@ impl StreamsActor {
         };
         let handle = ctx
             .spawn(run.into_actor(self).map(move |(), actor, _| drop(actor.open.remove(&stream))));
-        self.open.insert(stream, Open { stdin, resize, windows, pumps: Some(handle) });
+        self.open.insert(stream, Open { from, stdin, resize, windows, pumps: Some(handle) });
     }
 }
 
@@ -266,6 +326,10 @@ impl Handler<Ask<OpenStream>> for StreamsActor {
                 .reply
                 .reply(Err(OpenStreamError::Overloaded { limit: STREAMS_LEN_MAX as u32 }));
         }
+        let way = match self.way_back(&ask.trail.from) {
+            Ok(way) => way,
+            Err(why) => return ask.reply.reply(Err(OpenStreamError::Failed(why))),
+        };
         let (host, dialer, token) = (self.host.clone(), self.dialer.clone(), ask.reply);
         let kubelet = self.kubelet.clone();
         let work = async move {
@@ -277,7 +341,11 @@ impl Handler<Ask<OpenStream>> for StreamsActor {
         };
         ctx.spawn(work.into_actor(self).map(move |(stream, source), actor, ctx| match source {
             Ok(source) => {
-                actor.opened(stream, source, ctx);
+                let is_lost = way.1.as_ref().is_some_and(|it| !actor.watched.contains(it));
+                if is_lost {
+                    return; // Whoever asked is not there any more.
+                }
+                actor.opened(stream, source, way, ctx);
                 token.reply(Ok(()));
             }
             Err(error) => token.reply(Err(error)),
@@ -290,7 +358,7 @@ impl Handler<Tell<StreamData>> for StreamsActor {
 
     fn handle(&mut self, tell: Tell<StreamData>, ctx: &mut Context<Self>) {
         let StreamData { stream, data, .. } = tell.body;
-        let Some(open) = self.open.get(&stream) else { return };
+        let Some(open) = self.open_by(stream, &tell.trail.from) else { return };
         // Full means that the sender ignores its window.
         if open.stdin.try_send(data).is_err() && !open.stdin.is_closed() {
             self.end(stream, ctx);
@@ -299,6 +367,16 @@ impl Handler<Tell<StreamData>> for StreamsActor {
 }
 
 impl StreamsActor {
+    /// The stream, when the letter comes from who opened it.
+    fn open_by(&self, stream: StreamId, from: &Origin) -> Option<&Open> {
+        let open = self.open.get(&stream)?;
+        let is_theirs = match from {
+            Origin::Local(_) => open.from.is_none(),
+            Origin::Peer { host, .. } => open.from.as_ref() == Some(host),
+        };
+        is_theirs.then_some(open)
+    }
+
     fn end(&mut self, stream: StreamId, ctx: &mut Context<Self>) {
         if let Some(mut open) = self.open.remove(&stream) {
             open.windows.iter().for_each(Window::close);
@@ -314,7 +392,7 @@ impl Handler<Tell<StreamCredit>> for StreamsActor {
 
     fn handle(&mut self, tell: Tell<StreamCredit>, _: &mut Context<Self>) {
         let StreamCredit { stream, channel, bytes } = tell.body;
-        if let Some(open) = self.open.get(&stream) {
+        if let Some(open) = self.open_by(stream, &tell.trail.from) {
             open.windows[usize::from(channel == StreamChannel::Stderr)].grant(bytes);
         }
     }
@@ -325,7 +403,7 @@ impl Handler<Tell<StreamResize>> for StreamsActor {
 
     fn handle(&mut self, tell: Tell<StreamResize>, _: &mut Context<Self>) {
         let StreamResize { stream, columns, rows } = tell.body;
-        if let Some(open) = self.open.get(&stream) {
+        if let Some(open) = self.open_by(stream, &tell.trail.from) {
             let _ = open.resize.try_send(WindowSize { columns, rows }); // Newer sizes follow.
         }
     }
@@ -335,6 +413,23 @@ impl Handler<Tell<StreamEnded>> for StreamsActor {
     type Result = ();
 
     fn handle(&mut self, tell: Tell<StreamEnded>, ctx: &mut Context<Self>) {
-        self.end(tell.body.stream, ctx);
+        if self.open_by(tell.body.stream, &tell.trail.from).is_some() {
+            self.end(tell.body.stream, ctx);
+        }
+    }
+}
+
+impl Handler<Tell<PeerDown>> for StreamsActor {
+    type Result = ();
+
+    fn handle(&mut self, tell: Tell<PeerDown>, ctx: &mut Context<Self>) {
+        let host = tell.body.host;
+        self.watched.remove(&host);
+        let is_theirs = |it: &Open| it.from.as_ref() == Some(&host);
+        let theirs: Vec<StreamId> =
+            self.open.iter().filter(|(_, it)| is_theirs(it)).map(|(stream, _)| *stream).collect();
+        for stream in theirs {
+            self.end(stream, ctx);
+        }
     }
 }

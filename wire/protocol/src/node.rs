@@ -43,7 +43,9 @@ pub struct SessionOpened {
 /// Why a control host opens no session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum SessionRefused {
-    #[error("host {host} asked for a session of node {node}; a host has the session of its own node alone")]
+    #[error(
+        "host {host} asked for a session of node {node}; a host has the session of its own node alone"
+    )]
     OtherNode { host: String, node: String },
     /// Another control host may; if none does, a session that runs already goes on.
     #[error("this control host does not serve now: {why}")]
