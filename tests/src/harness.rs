@@ -7,7 +7,9 @@ pub mod binary;
 pub mod busybox;
 pub mod cluster;
 pub mod exposition;
+pub mod hosts;
 pub mod kubectl;
+pub mod linear;
 pub mod network;
 pub mod patience;
 pub mod port;
@@ -18,6 +20,7 @@ pub mod terminal;
 pub mod traces;
 
 pub use cluster::{Cluster, Runtime};
+pub use hosts::Hosts;
 pub use kubectl::Kubectl;
 pub use patience::wait_until;
 pub use rest::{Access, Call, Connection};
