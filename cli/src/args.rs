@@ -92,21 +92,21 @@ pub enum Look {
         #[arg(default_value = "")]
         prefix: String,
         #[command(flatten)]
-        connect: ConnectArgs,
+        connect: LookArgs,
     },
     /// One actor: vital signs and state.
     #[command(after_help = "Example: kactor inspect controller/replicaset")]
     Inspect {
         actor: String,
         #[command(flatten)]
-        connect: ConnectArgs,
+        connect: LookArgs,
     },
     /// What waits in an actor's mailbox.
     #[command(after_help = "Example: kactor mailbox scheduler")]
     Mailbox {
         actor: String,
         #[command(flatten)]
-        connect: ConnectArgs,
+        connect: LookArgs,
     },
     /// Follow what an actor takes, up to a limit.
     #[command(after_help = "Example: kactor tap scheduler --max 20")]
@@ -116,7 +116,7 @@ pub enum Look {
         #[arg(long)]
         max: u32,
         #[command(flatten)]
-        connect: ConnectArgs,
+        connect: LookArgs,
     },
     /// All that is known of a trace, or of all traces that touched an object.
     #[command(
@@ -125,7 +125,7 @@ pub enum Look {
     Trace {
         what: String,
         #[command(flatten)]
-        connect: ConnectArgs,
+        connect: LookArgs,
     },
     /// Why an object is as it is: the decisions, waits and refusals that actors recorded.
     #[command(
@@ -134,19 +134,31 @@ pub enum Look {
     Why {
         object: String,
         #[command(flatten)]
-        connect: ConnectArgs,
+        connect: LookArgs,
     },
     /// Messages that could not be delivered.
     #[command(after_help = "Example: kactor dead -o json")]
     Dead {
         #[command(flatten)]
-        connect: ConnectArgs,
+        connect: LookArgs,
     },
     /// The store's replica: leader, log, journal, checkpoint, sizes.
     #[command(after_help = "Example: kactor raft -o json")]
     Raft {
         #[command(flatten)]
-        connect: ConnectArgs,
+        connect: LookArgs,
+    },
+    /// The links to other hosts: round trips, what was carried, the last error.
+    #[command(after_help = "Examples:\n  kactor links\n  kactor links --host n2 -o json")]
+    Links {
+        #[command(flatten)]
+        connect: LookArgs,
+    },
+    /// Until when this host's certificate and those of its peers are good.
+    #[command(after_help = "Example: kactor certs")]
+    Certs {
+        #[command(flatten)]
+        connect: LookArgs,
     },
     /// The busiest actors.
     #[command(after_help = "Example: kactor top --by wait")]
@@ -154,12 +166,31 @@ pub enum Look {
         #[arg(long, value_enum, default_value = "busy")]
         by: By,
         #[command(flatten)]
-        connect: ConnectArgs,
+        connect: LookArgs,
     },
+}
+
+/// Which host is looked into.
+#[derive(Debug, Clone, Args)]
+pub struct LookArgs {
+    #[command(flatten)]
+    pub connect: ConnectArgs,
+    /// Look into that host; `*` for all. An actor may also be named as ACTOR@HOST
+    #[arg(long, value_name = "NAME")]
+    pub host: Option<String>,
 }
 
 impl Look {
     pub fn connect(&self) -> &ConnectArgs {
+        &self.args().connect
+    }
+
+    /// The host that was asked for, if one was.
+    pub fn host(&self) -> Option<&str> {
+        self.args().host.as_deref()
+    }
+
+    fn args(&self) -> &LookArgs {
         match self {
             Look::Actors { connect, .. }
             | Look::Inspect { connect, .. }
@@ -169,6 +200,8 @@ impl Look {
             | Look::Why { connect, .. }
             | Look::Dead { connect }
             | Look::Raft { connect }
+            | Look::Links { connect }
+            | Look::Certs { connect }
             | Look::Top { connect, .. } => connect,
         }
     }

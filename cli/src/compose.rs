@@ -154,6 +154,7 @@ impl Cluster {
                 records: records.clone(),
                 members: replica.members(),
                 own: replica.id(),
+                links: own.links.clone(),
             }),
             door: Arc::new(Door {
                 env: env.clone(),

@@ -2,13 +2,16 @@
 //!
 //! The REPL and the subcommands share `answer`; nothing here decides, the actors' own records are printed.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use kactor_gateway::ALL_HOSTS;
 use kactor_protocol::insight::{ActorRow, Insight, InsightReply, NoteRow, RecordRow, TopBy};
 use kactor_protocol::{ActorName, Timestamp, TraceId};
 use kactor_runtime::env::Env;
+use serde_json::Value;
 
 use crate::args::{By, Look, Output};
 use crate::client::{Client, block_on};
@@ -25,7 +28,7 @@ pub fn run(look: &Look) -> anyhow::Result<ExitCode> {
     block_on(async {
         let client = Client::of(&dir)?;
         match look {
-            Look::Tap { actor, max, .. } => tap(&client, actor, *max, connect.output).await,
+            Look::Tap { .. } => tap(&client, look, connect.output).await,
             _ => answer(&client, look, connect.output).await,
         }
     })
@@ -33,10 +36,27 @@ pub fn run(look: &Look) -> anyhow::Result<ExitCode> {
 
 /// Asks one question and prints the answer. Not found is exit code 1.
 pub async fn answer(client: &Client, look: &Look, output: Output) -> anyhow::Result<ExitCode> {
-    let reply = ask(client, &question(look)?).await?;
+    let asked = Asked::of(look)?;
+    let told = ask(client, &asked).await?;
+    for it in &told.unanswered {
+        eprintln!("host {} did not answer: {}", word(&it["host"]), word(&it["why"]));
+    }
+    let reply = told.reply()?;
+    if let (Look::Links { .. } | Look::Certs { .. }, InsightReply::Inspect { report }) =
+        (look, &reply)
+    {
+        let state = report.state.as_deref().context("the links did not say their state in time")?;
+        let state: Value = serde_json::from_str(state).context("the state of the links")?;
+        match (output, look) {
+            (Output::Json, _) => println!("{state:#}"),
+            (Output::Text, Look::Certs { .. }) => print!("{}", crate::links::certificates(&state)),
+            (Output::Text, _) => print!("{}", crate::links::text(&state)),
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     if let (Look::Raft { .. }, InsightReply::Inspect { report }) = (look, &reply) {
         let state = report.state.as_deref().context("the store did not say its state in time")?;
-        let state: serde_json::Value = serde_json::from_str(state).context("the store's state")?;
+        let state: Value = serde_json::from_str(state).context("the store's state")?;
         match output {
             Output::Json => println!("{state:#}"),
             Output::Text => print!("{}", crate::raft::text(&state)),
@@ -44,8 +64,8 @@ pub async fn answer(client: &Client, look: &Look, output: Output) -> anyhow::Res
         return Ok(ExitCode::SUCCESS);
     }
     match output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&reply)?),
-        Output::Text => print!("{}", text(&reply)),
+        Output::Json => println!("{:#}", told.tree),
+        Output::Text => print!("{}", text(&reply, &told.hosts())),
     }
     Ok(if matches!(reply, InsightReply::NotFound { .. }) {
         ExitCode::FAILURE
@@ -54,9 +74,93 @@ pub async fn answer(client: &Client, look: &Look, output: Output) -> anyhow::Res
     })
 }
 
-async fn ask(client: &Client, question: &Insight) -> anyhow::Result<InsightReply> {
-    let answer = client.post("/kactor/v1/insight", &serde_json::to_value(question)?).await?;
-    serde_json::from_value(answer.json()?).context("the answer is of another version of kactor")
+/// A question, and whom it is for.
+struct Asked {
+    question: Insight,
+    /// `None`: the host that is spoken to.
+    host: Option<String>,
+}
+
+impl Asked {
+    /// What spreads over hosts is asked of all of them, unless one is named.
+    fn of(look: &Look) -> anyhow::Result<Self> {
+        let spreads = matches!(
+            look,
+            Look::Actors { .. }
+                | Look::Trace { .. }
+                | Look::Why { .. }
+                | Look::Dead { .. }
+                | Look::Top { .. }
+        );
+        let named = match look {
+            Look::Inspect { actor, .. } | Look::Mailbox { actor, .. } | Look::Tap { actor, .. } => {
+                actor.split_once('@').map(|(_, host)| host)
+            }
+            _ => None,
+        };
+        let host = look.host().or(named).or(spreads.then_some(ALL_HOSTS));
+        if let Some(host) = host
+            && let Some(odd) = host.chars().find(|it| !it.is_alphanumeric() && !"-.*".contains(*it))
+        {
+            bail!("{host:?} names no host: it has {odd:?}");
+        }
+        Ok(Self { question: question(look)?, host: host.map(str::to_owned) })
+    }
+}
+
+/// What came back: the answer as it is, and who did not answer.
+struct Told {
+    tree: Value,
+    unanswered: Vec<Value>,
+}
+
+impl Told {
+    fn reply(&self) -> anyhow::Result<InsightReply> {
+        serde_json::from_value(self.tree.clone())
+            .context("the answer is of another version of kactor")
+    }
+
+    /// The hosts of the rows of each list, where they are of several hosts.
+    fn hosts(&self) -> Hosts {
+        let fields = self.tree.as_object().into_iter().flat_map(|it| it.values());
+        let lists = fields.filter_map(Value::as_object).flatten();
+        let lists = lists.filter_map(|(name, it)| Some((name.clone(), it.as_array()?)));
+        let host = |row: &Value| word(&row["host"]).to_owned();
+        let hosts: Hosts =
+            lists.map(|(name, rows)| (name, rows.iter().map(host).collect())).collect();
+        let all: BTreeSet<&String> = hosts.values().flatten().collect();
+        if all.len() > 1 { hosts } else { Hosts::new() }
+    }
+}
+
+/// Of each list of an answer the host of every row; nothing when one host has all.
+type Hosts = BTreeMap<String, Vec<String>>;
+
+/// A table whose rows name their hosts first, where they are of several.
+fn hosted(hosts: &Hosts, list: &str, head: &[&str], mut rows: Vec<Vec<String>>) -> String {
+    let Some(hosts) = hosts.get(list).filter(|it| it.len() == rows.len()) else {
+        return table(head, &rows);
+    };
+    for (row, host) in rows.iter_mut().zip(hosts) {
+        row.insert(0, host.clone());
+    }
+    table(&[&["HOST"], head].concat(), &rows)
+}
+
+fn word(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+async fn ask(client: &Client, asked: &Asked) -> anyhow::Result<Told> {
+    let path = match &asked.host {
+        Some(host) => format!("/kactor/v1/insight?host={host}"),
+        None => "/kactor/v1/insight".to_owned(),
+    };
+    let answer = client.post(&path, &serde_json::to_value(&asked.question)?).await?;
+    let mut tree = answer.json()?;
+    let unanswered = tree.as_object_mut().and_then(|it| it.remove("unanswered"));
+    let unanswered = unanswered.and_then(|it| it.as_array().cloned()).unwrap_or_default();
+    Ok(Told { tree, unanswered })
 }
 
 fn question(look: &Look) -> anyhow::Result<Insight> {
@@ -65,7 +169,7 @@ fn question(look: &Look) -> anyhow::Result<Insight> {
         Look::Actors { prefix, .. } => Insight::Actors { prefix: prefix.clone(), limit },
         Look::Inspect { actor, .. } => Insight::Inspect { actor: name(actor)? },
         Look::Mailbox { actor, .. } => Insight::Mailbox { actor: name(actor)?, limit },
-        Look::Tap { .. } => bail!("a tap is followed, not asked once"),
+        Look::Tap { actor, .. } => Insight::Tap { actor: name(actor)?, after: 0, limit },
         Look::Trace { what, .. } => match what.parse::<TraceId>() {
             Ok(trace) if what.len() == 16 => Insight::Trace { trace, limit },
             _ => Insight::TraceOf { key: object_key(what)?, limit },
@@ -73,6 +177,7 @@ fn question(look: &Look) -> anyhow::Result<Insight> {
         Look::Why { object, .. } => Insight::Why { key: object_key(object)?, limit },
         Look::Dead { .. } => Insight::Dead { limit },
         Look::Raft { .. } => Insight::Inspect { actor: name("store")? },
+        Look::Links { .. } | Look::Certs { .. } => Insight::Inspect { actor: name("links")? },
         Look::Top { by, .. } => Insight::Top {
             limit: 20,
             by: match by {
@@ -87,6 +192,7 @@ fn question(look: &Look) -> anyhow::Result<Insight> {
 }
 
 fn name(text: &str) -> anyhow::Result<ActorName> {
+    let text = text.split_once('@').map_or(text, |(actor, _)| actor);
     ActorName::new(text)
         .with_context(|| format!("{text:?} names no actor; `kactor actors` lists them"))
 }
@@ -115,21 +221,23 @@ pub fn object_key(text: &str) -> anyhow::Result<String> {
     Ok(format!("/{}/{}/{namespace}/{object}", known.group, known.resource))
 }
 
-fn text(reply: &InsightReply) -> String {
+fn text(reply: &InsightReply, hosts: &Hosts) -> String {
     match reply {
         InsightReply::Actors { actors } if actors.is_empty() => {
             "no actor's name begins so; `actors` lists all\n".to_owned()
         }
-        InsightReply::Actors { actors } | InsightReply::Top { actors } => actors_table(actors),
+        InsightReply::Actors { actors } | InsightReply::Top { actors } => {
+            actors_table(actors, hosts)
+        }
         InsightReply::Inspect { report } => {
-            let mut out = actors_table(std::slice::from_ref(&report.row));
+            let mut out = actors_table(std::slice::from_ref(&report.row), hosts);
             if let Some(handling) = &report.handling {
                 out.push_str(&format!(
                     "at work on {} for {} ms (trace {})\n",
                     handling.message, handling.for_ms, handling.trace
                 ));
             }
-            match report.state.as_deref().map(serde_json::from_str::<serde_json::Value>) {
+            match report.state.as_deref().map(serde_json::from_str::<Value>) {
                 Some(Ok(state)) => out.push_str(&format!("state {state:#}\n")),
                 Some(Err(_)) => out
                     .push_str(&format!("state {}\n", report.state.as_deref().unwrap_or_default())),
@@ -139,7 +247,7 @@ fn text(reply: &InsightReply) -> String {
                 let names: Vec<&str> = report.children.iter().map(ActorName::as_str).collect();
                 out.push_str(&format!("children {}\n", names.join(" ")));
             }
-            out.push_str(&records(&report.last_inputs));
+            out.push_str(&records(&report.last_inputs, hosts));
             out
         }
         InsightReply::Mailbox { letters } if letters.is_empty() => "nothing waits\n".to_owned(),
@@ -157,18 +265,18 @@ fn text(reply: &InsightReply) -> String {
                 &letters.iter().map(row).collect::<Vec<_>>(),
             )
         }
-        InsightReply::Tap { records: rows, .. } => records(rows),
+        InsightReply::Tap { records: rows, .. } => records(rows, hosts),
         InsightReply::Trace { records: rows, notes }
         | InsightReply::TraceOf { records: rows, notes } => {
             if rows.is_empty() && notes.is_empty() {
                 return "nothing of it is kept any more\n".to_owned();
             }
-            format!("{}{}", records(rows), why(notes))
+            format!("{}{}", records(rows, hosts), why(notes, hosts))
         }
         InsightReply::Why { notes } if notes.is_empty() => {
             "nothing was noted of it since kactor started; is the name right?\n".to_owned()
         }
-        InsightReply::Why { notes } => why(notes),
+        InsightReply::Why { notes } => why(notes, hosts),
         InsightReply::Dead { letters, total } => {
             let row = |it: &kactor_protocol::insight::DeadRow| {
                 vec![
@@ -185,7 +293,7 @@ fn text(reply: &InsightReply) -> String {
                 if rows.is_empty() {
                     String::new()
                 } else {
-                    table(&["AT", "MESSAGE", "FROM", "TO", "REASON"], &rows)
+                    hosted(hosts, "letters", &["AT", "MESSAGE", "FROM", "TO", "REASON"], rows)
                 }
             )
         }
@@ -201,7 +309,7 @@ fn moment(at: Timestamp) -> String {
     format!("{}Z", &micro[..micro.len() - 4])
 }
 
-fn actors_table(actors: &[ActorRow]) -> String {
+fn actors_table(actors: &[ActorRow], hosts: &Hosts) -> String {
     let row = |it: &ActorRow| {
         vec![
             it.address.name.to_string(),
@@ -226,10 +334,10 @@ fn actors_table(actors: &[ActorRow]) -> String {
         "RESTARTS",
         "LAST-ERROR",
     ];
-    table(&head, &actors.iter().map(row).collect::<Vec<_>>())
+    hosted(hosts, "actors", &head, actors.iter().map(row).collect())
 }
 
-fn records(rows: &[RecordRow]) -> String {
+fn records(rows: &[RecordRow], hosts: &Hosts) -> String {
     let row = |it: &RecordRow| {
         vec![
             moment(it.at),
@@ -243,41 +351,40 @@ fn records(rows: &[RecordRow]) -> String {
     if rows.is_empty() {
         return String::new();
     }
-    table(
-        &["AT", "ACTOR", "MESSAGE", "FROM", "TRACE", "NOTE"],
-        &rows.iter().map(row).collect::<Vec<_>>(),
-    )
+    let head = ["AT", "ACTOR", "MESSAGE", "FROM", "TRACE", "NOTE"];
+    hosted(hosts, "records", &head, rows.iter().map(row).collect())
 }
 
-fn why(notes: &[NoteRow]) -> String {
+fn why(notes: &[NoteRow], hosts: &Hosts) -> String {
     let row = |it: &NoteRow| vec![moment(it.at), it.actor.clone(), it.text.clone()];
     if notes.is_empty() {
         return String::new();
     }
-    table(&["AT", "WHO", "WHAT"], &notes.iter().map(row).collect::<Vec<_>>())
+    hosted(hosts, "notes", &["AT", "WHO", "WHAT"], notes.iter().map(row).collect())
 }
 
 /// Follows an actor until `max` messages were shown.
-pub async fn tap(
-    client: &Client,
-    actor: &str,
-    max: u32,
-    output: Output,
-) -> anyhow::Result<ExitCode> {
+pub async fn tap(client: &Client, look: &Look, output: Output) -> anyhow::Result<ExitCode> {
+    let Look::Tap { actor, max, .. } = look else { bail!("only `tap` follows an actor") };
     let (actor, env) = (name(actor)?, Env::machine());
-    let mut left = max;
+    let host = Asked::of(look)?.host;
+    let asked = |after, limit| Asked {
+        question: Insight::Tap { actor: actor.clone(), after, limit },
+        host: host.clone(),
+    };
+    let mut left = *max;
     // What was before the tap is not followed.
-    let mut after =
-        match ask(client, &Insight::Tap { actor: actor.clone(), after: 0, limit: ROWS }).await? {
-            InsightReply::Tap { next, .. } => next,
-            other => {
-                print!("{}", text(&other));
-                return Ok(ExitCode::FAILURE);
-            }
-        };
+    let first = ask(client, &asked(0, ROWS)).await?;
+    let mut after = match first.reply()? {
+        InsightReply::Tap { next, .. } => next,
+        other => {
+            print!("{}", text(&other, &Hosts::new()));
+            return Ok(ExitCode::FAILURE);
+        }
+    };
     while left > 0 {
-        let asked = Insight::Tap { actor: actor.clone(), after, limit: left.min(ROWS) };
-        let InsightReply::Tap { records: rows, next } = ask(client, &asked).await? else {
+        let told = ask(client, &asked(after, left.min(ROWS))).await?;
+        let InsightReply::Tap { records: rows, next } = told.reply()? else {
             bail!("the actor {actor} is gone");
         };
         after = next;
@@ -304,7 +411,55 @@ pub async fn tap(
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+    use serde_json::json;
+
     use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(subcommand)]
+        look: Look,
+    }
+
+    #[test]
+    fn what_spreads_over_hosts_is_asked_of_all_and_an_actor_may_name_its_host() {
+        for (line, host) in [
+            ("actors", Some("*")),
+            ("trace pod/web", Some("*")),
+            ("why pod/web --host n2", Some("n2")),
+            ("inspect store", None),
+            ("inspect store@n2", Some("n2")),
+            ("mailbox store@n2", Some("n2")),
+            ("tap store@n2 --max 1", Some("n2")),
+            ("links", None),
+            ("links --host n3", Some("n3")),
+        ] {
+            let look = Line::try_parse_from(format!("kactor {line}").split(' ')).unwrap().look;
+            let asked = Asked::of(&look).unwrap();
+            assert_eq!(asked.host.as_deref(), host, "{line}");
+            if let Insight::Inspect { actor } | Insight::Mailbox { actor, .. } = asked.question {
+                assert!(["store", "links"].contains(&actor.as_str()), "{line}: {actor}");
+            }
+        }
+        let odd = Line::try_parse_from(["kactor", "dead", "--host", "a&b"]).unwrap().look;
+        assert!(Asked::of(&odd).is_err());
+    }
+
+    #[test]
+    fn rows_name_their_hosts_where_they_are_of_several() {
+        let note = |host: &str| {
+            json!({ "at": 1, "actor": "scheduler", "key": "k", "trace": 1, "cause": 0,
+                "text": "bound", "host": host })
+        };
+        let told = |hosts: [&str; 2]| Told {
+            tree: json!({ "Why": { "notes": hosts.map(note) } }),
+            unanswered: Vec::new(),
+        };
+        let lines = |told: &Told| text(&told.reply().unwrap(), &told.hosts());
+        assert!(lines(&told(["a", "b"])).starts_with("HOST"), "{}", lines(&told(["a", "b"])));
+        assert!(lines(&told(["a", "a"])).starts_with("AT"));
+    }
 
     #[test]
     fn objects_are_named_as_kubectl_names_them() {

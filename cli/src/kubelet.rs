@@ -141,7 +141,7 @@ pub struct Seat {
 impl Seat {
     pub fn new(
         env: &Env,
-        pki: &Pki,
+        pki: &Arc<Pki>,
         plan: &Plan,
         addresses: &[IpAddr],
         socket: TcpListener,
@@ -152,11 +152,10 @@ impl Seat {
         names.retain(|it| !it.is_unspecified());
         names.sort();
         names.dedup();
-        let identity = pki
-            .issue_node_serving(env, &plan.node_name, &names)
-            .context("issuing the kubelet's serving certificate")?;
-        let tls = kactor_gateway::tls::server(&identity, pki.ca_pem())
-            .context("setting up TLS for the kubelet's API")?;
+        let (on, authority, node) = (env.clone(), pki.clone(), plan.node_name.clone());
+        let issue = Arc::new(move || authority.issue_node_serving(&on, &node, &names));
+        let tls = kactor_gateway::rotation::server(env, pki.ca_pem(), issue)
+            .context("TLS of the kubelet's API")?;
         Ok(Self { served: Served { address, listener: Arc::default() }, socket, tls })
     }
 

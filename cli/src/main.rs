@@ -14,6 +14,7 @@ mod kept;
 mod kubeconfig_file;
 mod kubelet;
 mod leave;
+mod links;
 mod machine_facts;
 mod networks;
 mod node_parts;

@@ -98,7 +98,7 @@ fn one(dir: &DataDir, args: &ConnectArgs, line: &str) -> anyhow::Result<ExitCode
     block_on(async {
         let client = Client::of(dir)?;
         match &look {
-            Look::Tap { actor, max, .. } => insight::tap(&client, actor, *max, output).await,
+            Look::Tap { .. } => insight::tap(&client, &look, output).await,
             _ => insight::answer(&client, &look, output).await,
         }
     })

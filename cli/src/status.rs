@@ -67,7 +67,7 @@ fn text(status: &Value) -> String {
         (true, Some(wrong)) => format!("serves, but {wrong}"),
         (false, wrong) => format!("does not serve: {}", wrong.unwrap_or("the reason is not known")),
     };
-    let rows = [
+    let mut rows = vec![
         ("kactor", format!("{} (pid {})", word(&host["version"]), status["pid"])),
         ("node", format!("{} ({})", word(&host["node"]), word(&host["runtime"]))),
         ("API", format!("https://{}", word(&host["listen"]))),
@@ -82,8 +82,9 @@ fn text(status: &Value) -> String {
             ),
         ),
         ("up for", crate::print::span(status["uptime_seconds"].as_u64().unwrap_or_default())),
-        ("verdict", verdict),
     ];
+    rows.extend(crate::links::summary(&status["links"]).map(|it| ("links", it)));
+    rows.push(("verdict", verdict));
     let mut out: String = rows.iter().map(|(name, value)| format!("{name:<8} {value}\n")).collect();
     let hosts = status["hosts"].as_array().map(Vec::as_slice).unwrap_or_default();
     if hosts.len() > 1 {
@@ -139,6 +140,12 @@ mod tests {
         assert!(
             two.contains("a     voter, leads  192.0.2.1:6443  -    40 ms ago  0.1.0\n"),
             "{two}"
+        );
+        let link = json!({ "host": "b", "live": true, "round_trip_us": 300 });
+        let linked = text(&json!({ "serves": true, "links": { "links": [link] } }));
+        assert!(
+            linked.contains("links    1 of 1 other hosts linked, slowest 0.3 ms\n"),
+            "{linked}"
         );
         assert!(two.contains("b     voter         192.0.2.1:6443  7 "), "{two}");
     }

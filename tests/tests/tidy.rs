@@ -115,6 +115,7 @@ const FENCES: &[Fence] = &[
         homes: &[
             "wire/quic",
             "actors/gateway/src/listener",
+            "actors/gateway/src/rotation",
             "actors/gateway/src/tls",
             "cli/src",
             "node/images/src/registry",

@@ -355,9 +355,17 @@ impl Gateway {
                 let question: Insight = serde_json::from_slice(&body).map_err(|it| {
                     Status::bad_request(format!("the body is no insight query: {it}"))
                 })?;
-                let answer = self.insight.ask(question).await;
-                let tree =
-                    serde_json::to_value(answer).map_err(|it| Status::internal(&it.to_string()))?;
+                let tree = match request.query.text("host") {
+                    Some(host) => {
+                        let asked = self.insight.ask_hosts(host, question).await;
+                        asked.map_err(Status::bad_request)?
+                    }
+                    None => {
+                        let answer = self.insight.ask(question).await;
+                        serde_json::to_value(answer)
+                            .map_err(|it| Status::internal(&it.to_string()))?
+                    }
+                };
                 Ok(reply::json(200, &tree))
             }
             _ => Err(method_not_allowed()),

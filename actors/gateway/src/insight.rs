@@ -22,12 +22,26 @@ pub enum ImageOrder {
     },
 }
 
+/// In place of a host's name: all of them.
+pub const ALL_HOSTS: &str = "*";
+
 /// A file on its way to the operator.
 pub type ByteStream = std::pin::Pin<Box<dyn Stream<Item = Bytes> + Send>>;
 
 /// Answers the operator's questions about this host.
 pub trait InsightSource: Send + Sync {
     fn ask(&self, question: Insight) -> BoxFuture<'_, InsightReply>;
+
+    /// Asks another host, or all of them (`*`), and gives their rows as one answer; each row names its host. The error's text is
+    /// for the operator.
+    fn ask_hosts(&self, host: String, question: Insight) -> BoxFuture<'_, Result<Value, String>> {
+        Box::pin(async move {
+            if host != ALL_HOSTS {
+                return Err(format!("this host has no links to others, so {host} can't be asked"));
+            }
+            serde_json::to_value(self.ask(question).await).map_err(|it| it.to_string())
+        })
+    }
 
     /// What `kactor status` prints: a JSON object.
     fn status(&self) -> BoxFuture<'_, Value>;

@@ -35,7 +35,7 @@ pub use door::{ClusterDoor, ClusterOrder};
 pub use gateway::{BODY_BYTES_MAX, Gateway, GatewayConfig};
 pub use health::{Asked as CheckAsked, Check};
 pub use in_flight::Limits;
-pub use insight::{ByteStream, ImageOrder, InsightSource};
+pub use insight::{ALL_HOSTS, ByteStream, ImageOrder, InsightSource};
 pub use listener::{Connection, ListenError, Listener, Serve};
 pub use pki::{Identity, Pki, PkiError, ServingNames, Subject};
 pub use reply::ReplyBody;

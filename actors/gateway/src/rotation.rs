@@ -6,9 +6,10 @@ use std::time::Duration;
 use kactor_protocol::certificates::renew_at;
 use kactor_protocol::time::Timestamp;
 use kactor_runtime::env::{Env, Lane, TaskHandle};
+use rustls::ServerConfig;
 
 use crate::pki::{Identity, PkiError, validity};
-use crate::tls::ServingCertificate;
+use crate::tls::{self, ClientCertificates, ServingCertificate, TlsError};
 
 /// How often the wall clock is looked at: it may jump.
 const LOOK_EVERY: Duration = Duration::from_secs(600);
@@ -16,6 +17,27 @@ const LOOK_EVERY_MIN: Duration = Duration::from_secs(1);
 
 /// Issues a serving certificate; called again and again.
 pub type IssueServing = Arc<dyn Fn() -> Result<Identity, PkiError> + Send + Sync>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ServingError {
+    #[error("issuing the serving certificate failed")]
+    Issue(#[from] PkiError),
+    #[error("setting up TLS failed")]
+    Tls(#[from] TlsError),
+}
+
+/// TLS of a listener that shows what `issue` gives, now and whenever it is due. It is kept fresh until the process ends.
+pub fn server(
+    env: &Env,
+    ca_pem: &str,
+    issue: IssueServing,
+) -> Result<(Arc<ServerConfig>, ClientCertificates), ServingError> {
+    let first = issue()?;
+    let serving = Arc::new(ServingCertificate::new(&first)?);
+    let tls = tls::server_showing(&serving, ca_pem)?;
+    keep_fresh(env, serving, &first, issue);
+    Ok(tls)
+}
 
 /// Replaces `serving`, which shows `first` now, whenever its certificate is due. It runs until it is aborted.
 pub fn keep_fresh(

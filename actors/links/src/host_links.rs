@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kactor_protocol::frame::{Frame, PROTOCOL_VERSION, Refusal};
-use kactor_protocol::message::{Lane, Row};
+use kactor_protocol::message::{Lane, Peer, Role, Row};
 use kactor_protocol::{HostId, Incarnation, Timestamp};
 use kactor_quic::{
     Credentials, CredentialsError, Host, Identity, LinkError, LinkStatus, Links, LinksConfig,
@@ -139,6 +139,10 @@ impl HostLinks {
     /// Gives the links the actors that they bring frames to.
     pub fn attach(&self, system: &ActorSystem) {
         *self.desk.system.lock().unwrap_or_else(PoisonError::into_inner) = Some(system.clone());
+    }
+
+    pub fn host(&self) -> &HostId {
+        &self.host
     }
 
     /// Where it listens, with the port that the system chose if 0 was asked for.
@@ -288,16 +292,14 @@ fn refusal(error: LinkError) -> Refusal {
 }
 
 impl HostLinks {
-    /// Whoever addresses this host by its name needs no link; its own entry says what it may send.
+    /// Whoever addresses this host by its name needs no link. It may send itself what any host may: it is the same process.
     fn to_self(&self, frame: Bytes) -> Result<BoxFuture<Option<Bytes>>, Refusal> {
-        let unreachable = |reason: &str| Refusal::Unreachable {
+        let system = self.desk.system().ok_or_else(|| Refusal::Unreachable {
             host: self.host.to_string(),
-            reason: reason.to_owned(),
-        };
-        let system = self.desk.system().ok_or_else(|| unreachable("it is starting or stopping"))?;
-        let known = self.desk.directory.known();
-        let me = known.get(&self.host).ok_or_else(|| unreachable("it is not in the directory"))?;
-        Ok(system.receive(&me.peer, frame))
+            reason: "it is starting or stopping".to_owned(),
+        })?;
+        let roles = vec![Role::Replica, Role::Control, Role::Worker];
+        Ok(system.receive(&Peer { host: self.host.clone(), roles }, frame))
     }
 }
 

@@ -7,6 +7,8 @@ mod certificates_actor;
 mod directory;
 mod ground;
 mod host_links;
+mod links_actor;
+mod look;
 mod renewal_actor;
 
 pub use certificates_actor::{Authority, CERTIFICATES, CertificatesActor, Issued};
@@ -14,4 +16,6 @@ pub use directory::{Directory, HostEntry};
 pub use host_links::{HostLinks, LinkPems, LinkSetup, StartError};
 pub use kactor_protocol::message::Lane;
 pub use kactor_quic::LinkStatus;
+pub use links_actor::{LINKS, LinksActor};
+pub use look::Whom;
 pub use renewal_actor::{HOST_CERTIFICATE, Keep, RenewalActor, RenewalSetup};

@@ -99,6 +99,11 @@ impl RenewalActor {
             .filter(|(_, it)| it.roles.contains(&Role::Control))
             .map(|(host, _)| host)
             .collect();
+        if self.system.find::<CertificatesActor>(CERTIFICATES).is_some() {
+            control.push(self.system.host().clone());
+        }
+        control.sort(); // The directory may name this host too.
+        control.dedup();
         control.sort_by_key(|it| match it {
             it if it == self.system.host() => 0,
             it if live.contains(it) => 1,

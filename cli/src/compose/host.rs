@@ -16,7 +16,7 @@ use kactor_gateway::Pki;
 use kactor_gateway::pki::{HOST_LIFETIME, HostKey};
 use kactor_links::{
     Authority, CertificatesActor, Directory, HostEntry, HostLinks, Issued, LinkPems, LinkSetup,
-    RenewalActor, RenewalSetup,
+    LinksActor, RenewalActor, RenewalSetup,
 };
 use kactor_protocol::cluster::AnnounceHost;
 use kactor_protocol::ids::{ReplicaId, Revision};
@@ -118,6 +118,7 @@ impl OwnPlace {
         let authority: Arc<dyn Authority> = Arc::new(signer);
         CertificatesActor::start(&self.system, &authority, self.links.directory())?;
         RenewalActor::start(&self.system, self.renewal.clone())?;
+        LinksActor::start(&self.system, &self.links)?;
         let actor = {
             let records = records.clone();
             let row = Child::new(HOSTS, Lane::Control);

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use kactor_cluster::records::Records;
 use kactor_drivers::driver::Driver;
-use kactor_gateway::{ByteStream, ImageOrder, InsightSource};
+use kactor_gateway::{ALL_HOSTS, ByteStream, ImageOrder, InsightSource};
+use kactor_links::{HostLinks, Whom};
+use kactor_protocol::HostId;
 use kactor_protocol::ids::ReplicaId;
 use kactor_protocol::insight::{Insight, InsightReply};
 use kactor_runtime::ActorSystem;
@@ -33,6 +35,7 @@ pub(super) struct Inside {
     pub records: Records,
     pub members: Arc<dyn Members>,
     pub own: ReplicaId,
+    pub links: Arc<HostLinks>,
 }
 
 impl InsightSource for Inside {
@@ -70,6 +73,16 @@ impl InsightSource for Inside {
         Box::pin(self.system.insight(question))
     }
 
+    fn ask_hosts(&self, host: String, question: Insight) -> BoxFuture<'_, Result<Value, String>> {
+        Box::pin(async move {
+            let whom = match host.as_str() {
+                ALL_HOSTS => Whom::All,
+                name => Whom::One(HostId::new(name).map_err(|it| format!("{name:?}: {it}"))?),
+            };
+            Ok(self.links.look(&self.system, whom, question).await)
+        })
+    }
+
     fn status(&self) -> BoxFuture<'_, Value> {
         Box::pin(async move {
             let leadership = self.store.leadership().current();
@@ -90,6 +103,7 @@ impl InsightSource for Inside {
                 "cluster": self.records.cluster(),
                 "leader": leader,
                 "hosts": seen.rows(),
+                "links": self.links.report(),
                 "store": kactor_replica::report(&self.store),
                 "uptime_seconds": self.system.env().monotonic().as_secs(),
             })

@@ -73,7 +73,7 @@ pub(super) fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 
 pub(super) fn listen(
     (env, socket): (&Env, TcpListener),
-    pki: &Pki,
+    pki: &Arc<Pki>,
     addresses: &[IpAddr],
     services: ServiceRange,
     gateway: &Arc<Gateway>,
@@ -85,8 +85,9 @@ pub(super) fn listen(
         cluster_domain: DOMAIN.to_owned(),
         addresses: names,
     };
-    let identity = pki.issue_serving(env, &serving).context("issuing the serving certificate")?;
-    let tls = kactor_gateway::tls::server(&identity, pki.ca_pem()).context("setting up TLS")?;
+    let (on, authority) = (env.clone(), pki.clone());
+    let issue = Arc::new(move || authority.issue_serving(&on, &serving));
+    let tls = kactor_gateway::rotation::server(env, pki.ca_pem(), issue)?;
     let connections_max = open_files::connections_max();
     let listener = Listener::serve_on(env, socket, tls, gateway.clone(), connections_max);
     Ok(Arc::new(listener.context("serving the API")?))

@@ -62,6 +62,14 @@ pub enum Insight {
     },
 }
 
+/// An operator's question that a control host passes on to another host. It has authorized the operator.
+///
+/// From: `control`. To: `links` of the host. Overload: shed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LookInside {
+    pub question: Insight,
+}
+
 /// What the greatest actors are the greatest in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TopBy {

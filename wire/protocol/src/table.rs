@@ -59,6 +59,7 @@ messages! {
     301 cluster::AnnounceHost => Result<cluster::HostsKnown, cluster::AnnounceError>, from [WorkerSelf], Shed;
     303 certificates::RenewCertificate => Result<certificates::RenewedCertificate, certificates::RenewError>, from [WorkerSelf, Control], Shed;
     901 insight::Insight => insight::InsightReply, from [Operator], Shed;
+    902 insight::LookInside => insight::InsightReply, from [Control], Shed, Bulk;
 }
 
 /// `store::Propose` → `Propose`.

@@ -53,6 +53,7 @@ fn examples() -> Examples {
     cluster_examples::add(&mut out);
     insight_questions(&mut out);
     insight_answers(&mut out);
+    looks_inside(&mut out);
     out
 }
 
@@ -171,6 +172,12 @@ fn insight_questions(out: &mut Examples) {
     ] {
         out.request(variant, &question);
     }
+}
+
+fn looks_inside(out: &mut Examples) {
+    let question = Insight::Inspect { actor: actor("store") };
+    out.request("inspect", &LookInside { question });
+    out.reply::<LookInside>("not-found", &InsightReply::NotFound { what: "actor x".into() });
 }
 
 fn actor_row(status: ActorStatus) -> ActorRow {

@@ -13,7 +13,9 @@ use tokio::sync::watch;
 use crate::links::Links;
 
 const PAUSE_MIN: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(2);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// A cut link that heals is found soon: packets to nowhere are sent again ever more rarely within one attempt.
+pub(crate) const DIAL_TIME_MAX: Duration = Duration::from_secs(2);
 /// The host with the larger name dials this much later at first: mostly one connection comes about, not two.
 const COURTESY: Duration = Duration::from_millis(100);
 

@@ -265,7 +265,7 @@ impl Links {
         let connection = tokio::select! {
             biased;
             connected = connecting => connected?,
-            () = dial::sleep(&self.0.runtime, HANDSHAKE_TIME_MAX) => {
+            () = dial::sleep(&self.0.runtime, dial::DIAL_TIME_MAX) => {
                 return Err(DialError::Silent { address });
             }
         };

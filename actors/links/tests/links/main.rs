@@ -9,8 +9,9 @@ mod world;
 
 use std::time::Duration;
 
-use kactor_links::Lane;
+use kactor_links::{Lane, Whom};
 use kactor_protocol::frame::Refusal;
+use kactor_protocol::insight::Insight;
 use kactor_protocol::message::Role;
 use kactor_protocol::store::Retry;
 use kactor_runtime::env::Machine;
@@ -243,4 +244,42 @@ fn a_host_can_not_renew_its_name_for_another_key() {
             assert_eq!(b.report("certificates").await["renewed"], 0);
         })
         .unwrap();
+}
+
+#[test]
+fn an_operator_looks_into_all_hosts_or_one_through_any_and_a_worker_may_not() {
+    let machine = Machine::start();
+    machine
+        .block_on(async {
+            let (a, b) = pair(machine.env(), [Role::Worker], [Role::Control]).await;
+            a.show_inside();
+            b.show_inside();
+            let all = b.look(Whom::All, actors()).await;
+            let rows = all["Actors"]["actors"].as_array().unwrap();
+            let seen: Vec<_> = rows
+                .iter()
+                .map(|it| format!("{}@{}", it["address"]["name"], it["host"]).replace('"', ""))
+                .collect();
+            assert_eq!(seen, ["echo@a", "echo@b", "links@a", "links@b"]);
+            let actor = kactor_protocol::ActorName::new("links").unwrap();
+            let inspect = Insight::Inspect { actor };
+            let one = b.look(Whom::One(host("a")), inspect).await;
+            let state = one["Inspect"]["report"]["state"].as_str().unwrap();
+            let state: serde_json::Value = serde_json::from_str(state).unwrap();
+            assert_eq!(state["host"], "a");
+            let lanes = state["links"].as_array().unwrap();
+            assert!(lanes.iter().all(|it| it["host"] == "b" && it["live"] == true), "{state}");
+            assert_eq!(lanes.len(), 2);
+            // What a worker asks of a control host is refused, whoever it says it asks for.
+            let refused = a.look(Whom::One(host("b")), actors()).await;
+            let why = refused["unanswered"][0]["why"].as_str().unwrap();
+            assert!(why.contains("may not send LookInside"), "{refused}");
+            let nobody = b.look(Whom::One(host("nobody")), actors()).await;
+            assert_eq!(nobody["unanswered"][0]["why"], "no host of this cluster has that name");
+        })
+        .unwrap();
+}
+
+fn actors() -> Insight {
+    Insight::Actors { prefix: String::new(), limit: 100 }
 }

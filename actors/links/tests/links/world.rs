@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use kactor_links::{
     Authority, CertificatesActor, Directory, HostEntry, HostLinks, Issued, LinkPems, LinkSetup,
-    RenewalActor, RenewalSetup, StartError,
+    LinksActor, RenewalActor, RenewalSetup, StartError, Whom,
 };
+use kactor_protocol::insight::{Insight, InsightReply};
 use kactor_protocol::message::Role;
 use kactor_protocol::node::StreamData;
 use kactor_protocol::store::Propose;
@@ -182,6 +183,14 @@ impl Node {
         self.links.set_credentials(&pems).unwrap();
     }
 
+    pub fn show_inside(&self) {
+        LinksActor::start(&self.system, &self.links).unwrap();
+    }
+
+    pub async fn look(&self, whom: Whom, question: Insight) -> serde_json::Value {
+        self.links.look(&self.system, whom, question).await
+    }
+
     /// This host certifies others.
     pub fn certify(&self) {
         let authority: Arc<dyn Authority> = self.ca.clone();
@@ -209,10 +218,8 @@ impl Node {
 
     pub async fn report(&self, actor: &str) -> serde_json::Value {
         let actor = ActorName::new(actor).unwrap();
-        let reply = self.system.insight(kactor_protocol::insight::Insight::Inspect { actor }).await;
-        let kactor_protocol::insight::InsightReply::Inspect { report } = reply else {
-            panic!("{reply:?}")
-        };
+        let reply = self.system.insight(Insight::Inspect { actor }).await;
+        let InsightReply::Inspect { report } = reply else { panic!("{reply:?}") };
         serde_json::from_str(&report.state.unwrap()).unwrap()
     }
 
