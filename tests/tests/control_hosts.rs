@@ -204,3 +204,31 @@ fn hosts_leave_one_after_the_other_the_leader_too_and_the_last_one_stays() {
     let only = last[0].kactor(&["leave", "--yes"]);
     assert!(!only.is_ok() && only.stderr.contains("only control host"), "{}", only.both());
 }
+
+#[test]
+fn a_snapshot_is_restored_on_one_host_of_three_which_goes_on_alone() {
+    let mut hosts = three();
+    block_on(write(&hosts[2], "kept")).unwrap();
+    let file = hosts[2].folder().join("all.snapshot");
+    let file = file.to_str().unwrap();
+    let saved = hosts[2].kactor(&["snapshot", "save", file]);
+    assert!(saved.is_ok(), "{}", saved.both());
+    hosts.iter_mut().for_each(Cluster::kill);
+    let stopped = hosts[2].kactor(&["snapshot", "save", file, "--force"]);
+    assert!(!stopped.is_ok() && stopped.stderr.contains("may be old"), "{}", stopped.both());
+    let restored = hosts[2].kactor(&["snapshot", "restore", file, "--force", "--yes"]);
+    assert!(restored.is_ok(), "{}", restored.both());
+    hosts[2].spawn();
+    hosts[2].wait_ready();
+    block_on(read(&hosts[2], "kept")).unwrap();
+    block_on(write(&hosts[2], "after")).unwrap();
+    wait_until("the control hosts from before are forgotten", || match roles(&hosts[2], "voter") {
+        Ok(voters)
+            if voters == ["host-c"]
+                && status(&hosts[2])?["hosts"].as_array().map(Vec::len) == Some(1) =>
+        {
+            Ok(())
+        }
+        other => Err(format!("{other:?} {:?}", status(&hosts[2]))),
+    });
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 use kactor_cluster::records::Records;
 use kactor_drivers::driver::Driver;
 use kactor_gateway::{ALL_HOSTS, ByteStream, ImageOrder, InsightSource};
-use kactor_links::{HostLinks, Whom};
+use kactor_links::{HostLinks, Lane, Whom};
 use kactor_protocol::HostId;
 use kactor_protocol::ids::ReplicaId;
 use kactor_protocol::insight::{Insight, InsightReply};
@@ -99,7 +99,7 @@ impl InsightSource for Inside {
             json!({
                 "host": self.plan,
                 "serves": serves,
-                "wrong": wrong(&self.store, serves, &seen),
+                "wrong": wrong(&self.store, serves, (&seen, &self.links)),
                 "cluster": self.records.cluster(),
                 "leader": leader,
                 "hosts": seen.rows(),
@@ -117,13 +117,13 @@ const SLOW_SYNC_US: u64 = 250_000;
 const SYNCS_JUDGED: u64 = 64;
 
 /// What is wrong, in a sentence; `null` when nothing is.
-fn wrong(store: &Store, serves: bool, seen: &Seen<'_>) -> Value {
+fn wrong(store: &Store, serves: bool, (seen, links): (&Seen<'_>, &HostLinks)) -> Value {
     let log = store.status();
     if let Some(trouble) = log.trouble {
         return json!(trouble);
     }
     if store.leadership().current().leader.is_none() {
-        return json!("the store has no leader yet: writes wait");
+        return json!(format!("the store has no leader yet: writes wait{}", unreached(links)));
     }
     if let Some(trouble) = store.status().trouble {
         return json!(trouble);
@@ -132,7 +132,8 @@ fn wrong(store: &Store, serves: bool, seen: &Seen<'_>) -> Value {
         return json!(trouble);
     }
     if !serves {
-        return json!("the default objects are still being written");
+        let unreached = unreached(links);
+        return json!(format!("the default objects are still being written{unreached}"));
     }
     let SyncLatency { n_recent, us_p50, us_p99 } = log.sync_latency;
     if n_recent >= SYNCS_JUDGED && us_p99 >= SLOW_SYNC_US {
@@ -143,6 +144,16 @@ fn wrong(store: &Store, serves: bool, seen: &Seen<'_>) -> Value {
         ));
     }
     Value::Null
+}
+
+/// Why other hosts are not reached, such as that they no longer know this one.
+fn unreached(links: &HostLinks) -> String {
+    let status = links.status();
+    let away = status.iter().filter(|it| !it.is_live && it.lane == Lane::Latency);
+    let words: Vec<String> = away
+        .filter_map(|it| Some(format!("{} ({})", it.host, it.last_error.as_deref()?)))
+        .collect();
+    if words.is_empty() { String::new() } else { format!("; not linked: {}", words.join(", ")) }
 }
 
 pub(super) fn summary(plan: &Plan) -> Value {

@@ -19,6 +19,7 @@ use kactor_state::ClusterState;
 
 use crate::args::SnapshotRestoreArgs;
 use crate::data_dir::DataDir;
+use crate::kept::Kept;
 
 /// A cluster is these; everything else in a data directory belongs to the node and stays.
 const CLUSTER: [&str; 3] = ["store", "pki", "admin.kubeconfig"];
@@ -123,9 +124,18 @@ async fn restore(
             .with_context(|| format!("renaming {}", from.display()))?;
     }
     sync(dir.root())?;
+    begin_alone(dir)?;
     std::fs::remove_dir(&new).with_context(|| format!("removing {}", new.display()))?;
     sync(dir.root())?;
     Ok(Restored { revision: state.revision().0, epoch: state.epoch(), aside })
+}
+
+/// The restored cluster begins with this host, whatever it was before; the control hosts from before join it anew.
+fn begin_alone(dir: &DataDir) -> anyhow::Result<()> {
+    let Some(mut kept) = Kept::read(dir)? else { return Ok(()) };
+    (kept.joined, kept.revision) = (false, 0);
+    kept.hosts.clear();
+    kept.write(dir)
 }
 
 fn make_private(folder: &Path) -> anyhow::Result<()> {

@@ -60,6 +60,13 @@ fn of_stopped(dir: &DataDir, file: &Path) -> anyhow::Result<Taken> {
         "{} holds no cluster, and no kactor runs with it; name another --data-dir",
         dir.root().display()
     );
+    // What its journal holds beyond the last checkpoint only the others can confirm: a file without it would be of the past.
+    if let Some(kept) = crate::kept::Kept::read(dir)?.filter(|it| it.joined || it.hosts.len() > 1) {
+        bail!(
+            "{} is one of several control hosts and stopped, so what it holds may be old; start it with `kactor up` and save then, or save on another host",
+            kept.node
+        );
+    }
     let _lock = dir.lock_for("snapshot save")?;
     let machine = Machine::start();
     let env = machine.env().clone();
