@@ -181,7 +181,7 @@ impl Notes {
             step += 1;
             let key = step % KEYS;
             let api: Api<ConfigMap> = Api::default_namespaced(clients[at % clients.len()].clone());
-            let went_well = if step % 3 == 0 {
+            let went_well = if step.is_multiple_of(3) {
                 self.read(&api, key).await
             } else {
                 self.write(&api, key).await
