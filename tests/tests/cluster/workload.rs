@@ -169,6 +169,17 @@ async fn make_keys(client: &Client) -> u64 {
     first
 }
 
+/// Whether a call can have to do with what `at` saw: close in time, or the same value at any time.
+fn touches(it: &Call, at: &Call) -> bool {
+    const CLOSE: Duration = Duration::from_millis(50);
+    let value = |it: &Call| match it.op {
+        Op::Write(value) => Some(value),
+        Op::Read(value) => value,
+    };
+    let is_close = it.from < at.from + CLOSE && it.until.is_some_and(|it| it + CLOSE > at.from);
+    is_close || value(it) == value(at)
+}
+
 impl Notes {
     fn now(&self) -> Duration {
         self.began.elapsed()
@@ -273,6 +284,12 @@ impl Notes {
             assert!(pair[0].0 < pair[1].0, "the watch went back: {pair:?}");
         }
         let seen: BTreeMap<u64, u64> = watched.iter().copied().collect();
+        let mut written = BTreeMap::new();
+        for (revision, value) in watched.iter().filter(|it| it.1 != 0) {
+            if let Some(before) = written.insert(*value, *revision) {
+                panic!("the write of {value} took effect twice, at {before} and at {revision}");
+            }
+        }
         for (revision, value) in &acknowledged {
             assert_eq!(seen.get(revision), Some(value), "revision {revision} is not in the watch");
         }
@@ -284,6 +301,11 @@ impl Notes {
             let writes = calls.iter().filter(|it| matches!(it.op, Op::Write(_)));
             ends.extend(writes.filter_map(|it| it.until));
             let verdict = check(&calls);
+            if let Verdict::Broken { at } = &verdict {
+                let near = calls.iter().filter(|it| touches(it, at));
+                let near: Vec<String> = near.map(|it| format!("{it:?}")).collect();
+                panic!("register {key}: nothing explains {at:?} among\n{}", near.join("\n"));
+            }
             assert_eq!(verdict, Verdict::Linearizable, "register {key} of {} calls", calls.len());
         }
         ends.sort();
