@@ -78,6 +78,8 @@ fn client(hosts: &Hosts, index: usize) -> Client {
     let mut config = futures::executor::block_on(config);
     config.connect_timeout = Some(Duration::from_secs(1));
     config.read_timeout = None; // Watches are quiet for long.
+    // A patch that was answered 504 may have been made: kube would send it again, over what others wrote meanwhile.
+    config.default_retry = false;
     Client::try_from(config).unwrap()
 }
 
