@@ -220,11 +220,12 @@ impl Picture<'_> {
 
     fn forget(&self) -> Option<Change> {
         let is_of_before = |it: &HostRecord| it.is_control() && it.cluster != self.cluster;
-        let is_out = |it: &HostRecord| {
+        // After a restore a replica's id may be that of another host's from before: only the member's own host stays.
+        let is_out = |host: &HostId, it: &HostRecord| {
             (it.leaving || is_of_before(it))
-                && it.replica.is_none_or(|id| !self.members.hosts.contains_key(&id))
+                && it.replica.is_none_or(|id| self.members.hosts.get(&id) != Some(host))
         };
-        let (host, _) = self.hosts.iter().find(|(_, it)| is_out(it))?;
+        let (host, _) = self.hosts.iter().find(|(host, it)| is_out(host, it))?;
         Some(Change::Forget { host: host.clone() })
     }
 

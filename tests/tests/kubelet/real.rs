@@ -39,10 +39,12 @@ fn a_busy_containers_numbers_grow_and_its_log_and_shell_are_reached() {
 
         let used = || {
             let page = kubelet.page(&cluster, "/metrics/resource");
-            page.one("container_cpu_usage_seconds_total", &main).value
+            let rows = page.rows("container_cpu_usage_seconds_total", &main);
+            rows.first().map(|it| it.value).ok_or_else(|| "it is not on the page".to_owned())
         };
-        let first = used();
-        wait_until("the container uses more of a processor", || match used() {
+        // The pod was Ready a moment ago: its container may be first read after that.
+        let first = wait_until("the container is measured", used);
+        wait_until("the container uses more of a processor", || match used()? {
             now if now > first && now > 0.0 => Ok(()),
             now => Err(format!("{first} then, {now} now")),
         });

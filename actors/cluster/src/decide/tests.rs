@@ -207,6 +207,8 @@ fn a_host_that_lost_its_disk_learns_under_its_new_id_before_the_old_one_goes() {
 #[test]
 fn control_hosts_of_the_cluster_before_a_restore_are_forgotten_and_workers_stay() {
     check("1 a voter\n- b control replica=2 cluster=before\n- w worker cluster=before", "b left");
+    // The restored host has the id that another one had.
+    check("1 a voter\n- b control replica=1 cluster=before", "b left");
     check("1 a voter\n- w worker cluster=before", "nothing");
 }
 
