@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
+use kactor_cluster::host::HostRole;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
@@ -21,7 +22,9 @@ use rustls::{DigitallySignedStruct, SignatureScheme};
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use crate::data_dir::DataDir;
+use crate::data_dir::{DataDir, Holder};
+use crate::join::HOST_KEY;
+use crate::kept::Kept;
 
 /// Longest answer that is read.
 const BODY_BYTES_MAX: usize = 64 << 20;
@@ -35,6 +38,8 @@ pub struct Client {
     /// The process that is asked, where it is of this machine.
     pub pid: Option<u32>,
     address: SocketAddr,
+    /// Whom its certificate must name.
+    name: String,
     tls: Arc<rustls::ClientConfig>,
     patience: Duration,
 }
@@ -48,6 +53,9 @@ pub struct Answer {
 impl Client {
     pub fn of(dir: &DataDir) -> anyhow::Result<Self> {
         let holder = dir.running()?;
+        if let Some(kept) = Kept::read(dir)?.filter(|it| it.role == HostRole::Worker) {
+            return Self::of_worker(dir, &holder, &kept);
+        }
         let path = dir.kubeconfig();
         let text = std::fs::read_to_string(&path)
             .with_context(|| format!("reading {}; is kactor still starting?", path.display()))?;
@@ -63,11 +71,25 @@ impl Client {
         let user = &config["users"][0]["user"];
         let tls =
             tls(&ca, &field(user, "client-certificate-data")?, &field(user, "client-key-data")?)?;
-        let mut address = holder.listen;
-        if address.ip().is_unspecified() {
-            address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
-        }
-        Ok(Self { pid: Some(holder.pid), address, tls, patience: REQUEST_MAX })
+        let address = reachable(holder.listen);
+        Ok(Self { pid: Some(holder.pid), ..Self::new(address, tls) })
+    }
+
+    /// A worker has no administrator: it answers whoever has its own key, on the port of its kubelet.
+    fn of_worker(dir: &DataDir, holder: &Holder, kept: &Kept) -> anyhow::Result<Self> {
+        let read = |path: std::path::PathBuf| {
+            std::fs::read(&path).with_context(|| format!("reading {}", path.display()))
+        };
+        let key = read(dir.host().join(HOST_KEY))?;
+        let tls = tls(kept.ca.as_bytes(), &read(dir.host_certificate())?, &key)?;
+        let address = kept.kubelet.context("this worker has not started yet; try again")?;
+        let address = reachable(address);
+        let name = kept.node.clone();
+        Ok(Self { pid: Some(holder.pid), name, ..Self::new(address, tls) })
+    }
+
+    fn new(address: SocketAddr, tls: Arc<rustls::ClientConfig>) -> Self {
+        Self { pid: None, address, name: "kubernetes".to_owned(), tls, patience: REQUEST_MAX }
     }
 
     /// As nobody, to whoever answers there: nothing secret may be sent, and nothing that is heard be believed unchecked.
@@ -78,7 +100,7 @@ impl Client {
             .dangerous()
             .with_custom_certificate_verifier(verifier)
             .with_no_client_auth();
-        Ok(Self { pid: None, address, tls: Arc::new(config), patience: REQUEST_MAX })
+        Ok(Self::new(address, Arc::new(config)))
     }
 
     /// As nobody yet, to a control host of the cluster of this CA.
@@ -87,7 +109,7 @@ impl Client {
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots(ca)?)
             .with_no_client_auth();
-        Ok(Self { pid: None, address, tls: Arc::new(config), patience: REQUEST_MAX })
+        Ok(Self::new(address, Arc::new(config)))
     }
 
     fn address(&self) -> SocketAddr {
@@ -113,7 +135,7 @@ impl Client {
 
     /// The same client at another host of the cluster.
     pub fn elsewhere(&self, address: SocketAddr) -> Self {
-        Self { pid: None, address, tls: self.tls.clone(), patience: self.patience }
+        Self { patience: self.patience, ..Self::new(address, self.tls.clone()) }
     }
 
     async fn request(
@@ -181,7 +203,7 @@ impl Client {
 
     async fn connect(&self) -> anyhow::Result<(SendRequest<Full<Bytes>>, Http1)> {
         let tcp = TcpStream::connect(self.address()).await?;
-        let name = ServerName::try_from("kubernetes")?;
+        let name = ServerName::try_from(self.name.clone())?;
         let stream = tokio_rustls::TlsConnector::from(self.tls.clone()).connect(name, tcp).await?;
         Ok(hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?)
     }
@@ -224,6 +246,14 @@ impl Client {
             }
         }
     }
+}
+
+/// Where a socket of this machine that listens there is reached.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
+    address
 }
 
 fn provider() -> Arc<CryptoProvider> {

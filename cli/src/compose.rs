@@ -31,9 +31,9 @@ use self::serving::{bind, checks, encryption_key, kubeconfig, listen};
 use crate::args::Runtime;
 use crate::data_dir::DataDir;
 use crate::kept::Kept;
-use crate::machine_facts;
 use crate::node_parts::{self, NodeParts};
 use crate::replica::RunningStore;
+use crate::{machine_facts, open_files};
 
 mod control;
 mod door;
@@ -41,6 +41,10 @@ mod host;
 mod hosts_status;
 mod inside;
 mod serving;
+pub mod worker;
+mod worker_door;
+
+pub use self::worker_door::LocalDoor;
 
 /// What this host shall run.
 #[derive(Clone)]
@@ -170,9 +174,9 @@ impl Cluster {
             limits: Limits::default(),
             advertised: SocketAddr::new(addresses[0], plan.listen.port()).to_string(),
         });
-        let listener = listen((env, socket), &pki, &addresses, service_range, &gateway)?;
+        let (listener, shown) = listen((env, socket), &pki, &addresses, service_range, &gateway)?;
         gateway.watch_listener(&listener);
-        own.start_actors(plan, &records, (replica.members(), replica.id()), &pki)?;
+        own.start_actors(plan, &records, (replica.members(), replica.id()), (&pki, shown))?;
         let kubeconfig = kubeconfig(env, &pki, listener.address())?;
 
         let seat = kubelet_socket

@@ -10,7 +10,6 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use anyhow::{Context, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use kactor_cluster::host::HostRole;
 use kactor_cluster::join::{ControlShare, JoinReply, JoinRequest};
 use kactor_cluster::token::Token;
 use kactor_gateway::pki::{self, HostKey};
@@ -119,6 +118,7 @@ pub async fn join(
         ca: ca.clone(),
         listen: wishes.listen,
         runtime: wishes.runtime,
+        kubelet: None,
         pod_cidr: reply.pod_cidr.clone(),
         service_cidr: reply.service_cidr.clone(),
         revision: 0,
@@ -194,16 +194,6 @@ async fn take_share(
     }
     claim(&env.disk, &store, &identity).await?;
     write_private(&dir.cluster_name(), format!("{cluster}\n").as_bytes())
-}
-
-/// What a worker lacks until its composition is there.
-pub fn check_role(kept: &Kept) -> anyhow::Result<()> {
-    match kept.role {
-        HostRole::Control => Ok(()),
-        HostRole::Worker => bail!(
-            "the cluster let this host in as a worker, and this kactor can't run as one yet; join with a token of `kactor token create --role control`"
-        ),
-    }
 }
 
 #[cfg(test)]

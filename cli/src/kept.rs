@@ -30,6 +30,9 @@ pub struct Kept {
     /// What this host was started with: the next start needs no flags.
     pub listen: SocketAddr,
     pub runtime: Runtime,
+    /// Where a worker's kubelet is: there its own commands find it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubelet: Option<SocketAddr>,
     pub pod_cidr: String,
     pub service_cidr: String,
     /// The revision of the store that `hosts` are of; 0 as they were told at the door.
@@ -91,6 +94,7 @@ mod tests {
             ca: "CA".to_owned(),
             listen: "127.0.0.1:7443".parse().unwrap(),
             runtime: Runtime::None,
+            kubelet: None,
             pod_cidr: "10.244.0.0/16".to_owned(),
             service_cidr: "10.96.0.0/16".to_owned(),
             revision: 7,

@@ -11,10 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
+use kactor_cluster::host::HostRole;
 use serde_json::{Map, Value, json};
 
 use crate::args::KubeconfigArgs;
 use crate::data_dir::DataDir;
+use crate::kept::Kept;
 
 const LISTS: [&str; 3] = ["clusters", "users", "contexts"];
 /// Names that are tried for our entries, until one is free.
@@ -45,6 +47,12 @@ pub fn default_files() -> anyhow::Result<Vec<PathBuf>> {
 pub fn run(args: &KubeconfigArgs) -> anyhow::Result<ExitCode> {
     let dir = DataDir::find(args.data_dir.as_deref())?;
     let path = dir.kubeconfig();
+    if Kept::read(&dir)?.is_some_and(|it| it.role == HostRole::Worker) {
+        bail!(
+            "{} is a worker's and has no administrator's kubeconfig; `kactor kubeconfig` on a control host prints it, and it may name any host of the cluster",
+            dir.root().display()
+        );
+    }
     let text = std::fs::read_to_string(&path)
         .with_context(|| format!("reading {}; `kactor up` writes it", path.display()))?;
     match &args.merge {

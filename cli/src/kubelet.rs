@@ -17,14 +17,14 @@ use hyper::body::Incoming;
 use kactor_agent::agent_actor::{AgentActor, ListPods};
 use kactor_agent::perform::Host;
 use kactor_agent::ports::PodDialer;
-use kactor_gateway::tls::{ClientCertificates, Peer};
+use kactor_gateway::tls::{ClientCertificates, Peer, ServingCertificate, server_showing};
 use kactor_gateway::{Connection, Listener, Pki, ReplyBody, Serve};
 use kactor_kubelet::machine::ProcFiles;
 use kactor_kubelet::{Certificate, Client, Content, Kubelet, KubeletParts};
 use kactor_runtime::ActorSystem;
 use kactor_runtime::env::Env;
 
-use crate::compose::Plan;
+use crate::compose::{LocalDoor, Plan};
 use crate::data_dir::DataDir;
 
 /// Where a kubelet is looked for.
@@ -159,9 +159,34 @@ impl Seat {
         Ok(Self { served: Served { address, listener: Arc::default() }, socket, tls })
     }
 
+    /// Of a worker, whose certificate is the host's own; whoever renews that sets it.
+    pub fn showing(
+        serving: &Arc<ServingCertificate>,
+        ca_pem: &str,
+        socket: TcpListener,
+    ) -> anyhow::Result<Self> {
+        let address = socket.local_addr().context("the kubelet's address")?;
+        let tls = server_showing(serving, ca_pem).context("TLS of the kubelet's API")?;
+        Ok(Self { served: Served { address, listener: Arc::default() }, socket, tls })
+    }
+
     /// From now on requests are answered.
     pub fn serve(self, env: &Env, kubelet: Kubelet) -> anyhow::Result<()> {
-        let serve = Arc::new(OnNetwork { kubelet });
+        self.answer(env, OnNetwork { kubelet, door: None })
+    }
+
+    /// As `serve`, and a worker's own commands too.
+    pub fn serve_with(
+        self,
+        env: &Env,
+        kubelet: Kubelet,
+        door: Arc<LocalDoor>,
+    ) -> anyhow::Result<()> {
+        self.answer(env, OnNetwork { kubelet, door: Some(door) })
+    }
+
+    fn answer(self, env: &Env, serve: OnNetwork) -> anyhow::Result<()> {
+        let serve = Arc::new(serve);
         let served = Listener::serve_on(env, self.socket, self.tls, serve, KUBELET_CONNECTIONS_MAX);
         // A seat is served once: the listener was not set before.
         let _ = self.served.listener.set(served.context("serving the kubelet's API")?);
@@ -172,6 +197,8 @@ impl Seat {
 /// The kubelet behind the gateway's listener.
 struct OnNetwork {
     kubelet: Kubelet,
+    /// On a worker.
+    door: Option<Arc<LocalDoor>>,
 }
 
 impl Serve for OnNetwork {
@@ -181,6 +208,11 @@ impl Serve for OnNetwork {
         connection: Arc<Connection>,
     ) -> Pin<Box<dyn Future<Output = Response<ReplyBody>> + Send>> {
         Box::pin(async move {
+            if let Some(door) = &self.door
+                && door.is_for(request.uri().path(), &connection.peer)
+            {
+                return door.answer(request).await;
+            }
             let client = Client::Network(certificate(&connection.peer));
             let reply = self.kubelet.answer(request, &client).await;
             reply.map(|content| match content {

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use kactor_cluster::host::HostRole;
 use kactor_gateway::ClusterOrder;
 use kactor_runtime::env::Env;
 use serde_json::{Value, json};
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 use crate::args::LeaveArgs;
 use crate::client::{Client, block_on};
 use crate::data_dir::DataDir;
-use crate::kept::write_private;
+use crate::kept::{Kept, write_private};
 use crate::progress::Progress;
 
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -28,6 +29,11 @@ pub fn run(args: &LeaveArgs) -> anyhow::Result<ExitCode> {
     let holder = dir.running()?;
     let name = args.host.clone().unwrap_or_else(|| holder.node.clone());
     let is_here = name == holder.node;
+    if Kept::read(&dir)?.is_some_and(|it| it.role == HostRole::Worker) {
+        bail!(
+            "this host is a worker, and hosts are taken out on a control host: `kactor leave --host {name}` there"
+        );
+    }
     let env = Env::machine();
     let leaving = Leaving {
         env: &env,
@@ -45,6 +51,7 @@ pub fn run(args: &LeaveArgs) -> anyhow::Result<ExitCode> {
         let order = ClusterOrder::Leave { host: Some(name.clone()) };
         crate::token::give(&client, &order).await?;
         leaving.until_out(&client, &others).await?;
+        leaving.forget_node(&client, &others).await?;
         Ok(true)
     })?;
     if !left {
@@ -159,6 +166,16 @@ impl Leaving<'_> {
             |it: &Value, name: &str| it["metadata"][name].as_str().unwrap_or_default().to_owned();
         let items = list["items"].as_array().into_iter().flatten();
         Ok(items.map(|it| (word(it, "namespace"), word(it, "name"))).collect())
+    }
+
+    /// Its agent may have heard that its Node was deleted before it was cut off, and made it anew.
+    async fn forget_node(&self, client: &Client, others: &[SocketAddr]) -> anyhow::Result<()> {
+        let node = format!("/api/v1/nodes/{}", self.name);
+        for address in others {
+            let Ok(answer) = client.elsewhere(*address).delete(&node).await else { continue };
+            return if answer.code == 404 { Ok(()) } else { answer.json().map(drop) };
+        }
+        Ok(()) // Whoever looks finds a Node that is not Ready.
     }
 
     /// Until a host that stays says that it is out.

@@ -1,6 +1,6 @@
 //! Starting a node of this host: its session, its agent, and the streams between them.
 //!
-//! The session is with this host's own control plane (`start_local_node`), or with another host's, which `worker.rs` finds.
+//! The session is with this host's own control plane (`start_local_node`), or with whichever control host serves (`compose/worker.rs`).
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
@@ -16,11 +16,12 @@ use kactor_agent::streams_actor::{self, ControlEnd, StreamsActor as NodeStreamsA
 use kactor_agent::token_cache::TokenCache;
 use kactor_api::Api;
 use kactor_kubelet::Kubelet;
-use kactor_protocol::HostId;
+use kactor_protocol::insight::{Insight, InsightReply};
 use kactor_protocol::node::{
     ApiReply, CallApi, Follow, Following, Heartbeat, ObjectsChanged, OpenStream, StreamCredit,
     StreamData, StreamEnded, StreamResize,
 };
+use kactor_protocol::{ActorName, HostId};
 use kactor_runtime::env::Lane;
 use kactor_runtime::{ActorRef, ActorSystem, Asker, Child, Recipient};
 use kactor_sessions::pulses::Pulses;
@@ -28,6 +29,7 @@ use kactor_sessions::session_actor::{AgentLink, SessionActor};
 use kactor_sessions::sessions_actor::SESSION_MAILBOX;
 use kactor_sessions::streams::{NodeLink, STREAMS_MAILBOX, SessionStreams};
 use kactor_sessions::streams_actor::{self as arriving, StreamsActor};
+use serde_json::Value;
 
 use crate::compose::{DOMAIN, Plan};
 use crate::machine_facts;
@@ -233,6 +235,22 @@ pub fn start_node(
     };
     agent.open_to_asks::<ObjectsChanged>();
     Ok(StartedNode { kubelet, agent, streams })
+}
+
+/// Whether the agent of this start speaks with the API: the Node object alone may be as an earlier start left it.
+pub async fn is_registered(system: &ActorSystem) -> bool {
+    let Ok(actor) = ActorName::new("agent") else { return false };
+    let reply = system.insight(Insight::Inspect { actor }).await;
+    let InsightReply::Inspect { report } = reply else { return false };
+    let state = report.state.and_then(|it| serde_json::from_str::<Value>(&it).ok());
+    state.is_some_and(|it| it["registered"] == true)
+}
+
+/// Whether a Node says that it is Ready.
+pub fn says_ready(node: &[u8]) -> bool {
+    let node: Value = serde_json::from_slice(node).unwrap_or_default();
+    let conditions = node["status"]["conditions"].as_array().into_iter().flatten();
+    conditions.into_iter().any(|it| it["type"] == "Ready" && it["status"] == "True")
 }
 
 fn node_config(start: &NodeStart<'_>, machine: &Machine) -> NodeConfig {

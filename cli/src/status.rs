@@ -67,12 +67,14 @@ fn text(status: &Value) -> String {
         (true, Some(wrong)) => format!("serves, but {wrong}"),
         (false, wrong) => format!("does not serve: {}", wrong.unwrap_or("the reason is not known")),
     };
-    let mut rows = vec![
-        ("kactor", format!("{} (pid {})", word(&host["version"]), status["pid"])),
-        ("node", format!("{} ({})", word(&host["node"]), word(&host["runtime"]))),
-        ("API", format!("https://{}", word(&host["listen"]))),
-        ("data", word(&host["data_dir"])),
-        (
+    let is_worker = status["role"] == "worker";
+    let listen = word(&host["listen"]);
+    let store = match is_worker {
+        true => match status["session"].as_str() {
+            Some(it) => ("session", format!("with {it}")),
+            None => ("session", "with no control host".to_owned()),
+        },
+        false => (
             "store",
             format!(
                 "revision {}, reign {}, {}",
@@ -81,6 +83,14 @@ fn text(status: &Value) -> String {
                 if store["leads"] == true { "leads" } else { "follows" }
             ),
         ),
+    };
+    let relayed = if is_worker { ", relayed to control hosts" } else { "" };
+    let mut rows = vec![
+        ("kactor", format!("{} (pid {})", word(&host["version"]), status["pid"])),
+        ("node", format!("{} ({})", word(&host["node"]), word(&host["runtime"]))),
+        ("API", format!("https://{listen}{relayed}")),
+        ("data", word(&host["data_dir"])),
+        store,
         ("up for", crate::print::span(status["uptime_seconds"].as_u64().unwrap_or_default())),
     ];
     rows.extend(crate::links::summary(&status["links"]).map(|it| ("links", it)));
@@ -124,6 +134,18 @@ mod tests {
             json!({ "serves": false, "wrong": "the disk is full", "host": {}, "store": {} });
         assert!(text(&status).ends_with("verdict  does not serve: the disk is full\n"));
         assert!(text(&json!({ "serves": true })).contains("serves; nothing is wrong"));
+    }
+
+    #[test]
+    fn a_worker_shows_its_session_instead_of_a_store() {
+        let host = json!({ "node": "w", "listen": "192.0.2.7:6443" });
+        let shown =
+            text(&json!({ "role": "worker", "session": "a", "host": host, "serves": true }));
+        assert!(
+            shown.contains("API      https://192.0.2.7:6443, relayed to control hosts\n"),
+            "{shown}"
+        );
+        assert!(shown.contains("session  with a\n") && !shown.contains("store"), "{shown}");
     }
 
     #[test]

@@ -7,8 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use kactor_protocol::ActorName;
-use kactor_protocol::insight::{Insight, InsightReply};
+use kactor_cluster::host::HostRole;
 use kactor_runtime::env::{Env, Machine};
 use kactor_store::Store;
 use serde_json::Value;
@@ -20,7 +19,9 @@ use crate::demo::Demo;
 use crate::join::{self, Invitation, Wishes};
 use crate::kept::Kept;
 use crate::kubeconfig_file::{self, Merged};
-use crate::{machine_facts, networks, print};
+use crate::{machine_facts, networks, node_start, print};
+
+mod worker;
 
 /// How long requests in flight may take at the end.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -46,13 +47,18 @@ pub fn run(args: &UpArgs) -> anyhow::Result<ExitCode> {
     let env = machine.env().clone();
     let started = async {
         let kept = match invitation {
-            Some(invitation) if !kept.as_ref().is_some_and(|it| it.joined) => {
+            Some(invitation) if worker::is_to_join(&dir, kept.as_ref(), env.wall()) => {
                 Some(let_in(&env, &dir, &invitation, &wishes).await?)
             }
             _ => kept,
         };
-        kept.as_ref().map_or(Ok(()), join::check_role)?;
-        serve(&env, &plan(dir, args, wishes, kept), args).await
+        let is_worker = kept.as_ref().is_some_and(|it| it.role == HostRole::Worker);
+        let plan = plan(dir, args, wishes, kept);
+        if is_worker {
+            worker::serve(&env, &plan, args).await
+        } else {
+            serve(&env, &plan, args).await
+        }
     };
     let code = machine.block_on(started).context("the main event loop")??;
     machine.stop();
@@ -353,15 +359,6 @@ fn ready_words(plan: &Plan) -> String {
     }
 }
 
-/// Whether the agent of this start speaks with the API: the Node object alone may be as an earlier start left it.
-async fn agent_is_registered(cluster: &Cluster) -> bool {
-    let Ok(actor) = ActorName::new("agent") else { return false };
-    let reply = cluster.system.insight(Insight::Inspect { actor }).await;
-    let InsightReply::Inspect { report } = reply else { return false };
-    let state = report.state.and_then(|it| serde_json::from_str::<Value>(&it).ok());
-    state.is_some_and(|it| it["registered"] == true)
-}
-
 /// Resolves when the node is Ready, or at once when there is none.
 async fn ready(env: &Env, cluster: &Cluster, plan: &Plan) {
     if plan.runtime == Runtime::None {
@@ -370,19 +367,12 @@ async fn ready(env: &Env, cluster: &Cluster, plan: &Plan) {
     let Ok(key) = kactor_protocol::store::Key::new("", "nodes", "", &plan.node_name) else {
         return;
     };
-    while !agent_is_registered(cluster).await {
+    while !node_start::is_registered(&cluster.system).await {
         env.sleep(LOOK_EVERY).await;
     }
     loop {
         let node = cluster.api.store().get(&key);
-        let object: serde_json::Value =
-            node.and_then(|it| serde_json::from_slice(&it.value.body).ok()).unwrap_or_default();
-        let conditions = object["status"]["conditions"].as_array();
-        if conditions
-            .into_iter()
-            .flatten()
-            .any(|it| it["type"] == "Ready" && it["status"] == "True")
-        {
+        if node.is_some_and(|it| node_start::says_ready(&it.value.body)) {
             return;
         }
         env.sleep(LOOK_EVERY).await;

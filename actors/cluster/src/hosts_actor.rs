@@ -176,12 +176,15 @@ async fn announced(
         level: said.level,
         started_at: said.started_at,
     };
+    // What is known here may be old: a host that has just joined would be told that it left, and another where hosts were.
+    let unavailable = |it: String| AnnounceError::Unavailable { reason: it };
+    records.store().read_index(deadline).await.map_err(|it| unavailable(it.to_string()))?;
     let told = records.update_host(&said.host, |it| facts.write_to(it), None, deadline).await;
     match told {
         Ok(record) if record.leaving => return Err(AnnounceError::Left),
         Ok(_) => {}
         Err(RecordError::Invalid { .. }) => return Err(AnnounceError::Left),
-        Err(error) => return Err(AnnounceError::Unavailable { reason: error.to_string() }),
+        Err(error) => return Err(unavailable(error.to_string())),
     }
     let hosts = records.hosts();
     let peer = |(host, it): (&HostId, &HostRecord)| KnownPeer {

@@ -4,6 +4,7 @@
 //! read or send follows from its record alone, never from what it says of itself.
 
 pub mod admit;
+pub mod announce_actor;
 pub mod decide;
 pub mod host;
 pub mod hosts_actor;

@@ -26,6 +26,7 @@ use kactor_runtime::env::{Env, Lane};
 use kactor_runtime::{ActorSystem, Child};
 use kactor_store::Members;
 
+use super::serving::Shown;
 use super::{DELIVERY, Plan};
 use crate::data_dir::DataDir;
 use crate::join::HOST_KEY;
@@ -104,7 +105,7 @@ impl OwnPlace {
         plan: &Plan,
         records: &Records,
         (members, own): (Arc<dyn Members>, ReplicaId),
-        pki: &Arc<Pki>,
+        (pki, shown): (&Arc<Pki>, Shown),
     ) -> anyhow::Result<()> {
         let is_first = !plan.kept.as_ref().is_some_and(|it| it.joined);
         let own_host = OwnHost {
@@ -112,7 +113,7 @@ impl OwnPlace {
             key_hash: self.key_hash,
             first: is_first.then_some(own),
             facts: self.facts(plan, records),
-            seen: self.seen(plan, records, pki.ca_pem()),
+            seen: self.seen(plan, records, pki.ca_pem(), shown),
         };
         let signer = Signer { env: self.system.env().clone(), pki: pki.clone() };
         let authority: Arc<dyn Authority> = Arc::new(signer);
@@ -153,12 +154,14 @@ impl OwnPlace {
         plan: &Plan,
         records: &Records,
         ca_pem: &str,
+        shown: Shown,
     ) -> Arc<dyn Fn(&Hosts) + Send + Sync> {
         let keeper = Keeper {
             dir: plan.dir.clone(),
             host: self.system.host().clone(),
             links: self.links.clone(),
             records: records.clone(),
+            shown,
             kept: Mutex::new(Kept {
                 node: plan.node_name.clone(),
                 role: HostRole::Control,
@@ -166,6 +169,7 @@ impl OwnPlace {
                 ca: ca_pem.to_owned(),
                 listen: plan.listen,
                 runtime: plan.runtime,
+                kubelet: None,
                 pod_cidr: plan.pod_cidr.clone(),
                 service_cidr: plan.service_cidr.clone(),
                 revision: plan.kept.as_ref().map_or(0, |it| it.revision),
@@ -176,12 +180,13 @@ impl OwnPlace {
     }
 }
 
-/// Keeps links and the file true to the records.
+/// Keeps links, the API's certificate and the file true to the records.
 struct Keeper {
     dir: DataDir,
     host: HostId,
     links: Arc<HostLinks>,
     records: Records,
+    shown: Shown,
     kept: Mutex<Kept>,
 }
 
@@ -193,6 +198,7 @@ impl Keeper {
         if revision < kept.revision || !hosts.contains_key(&self.host) {
             return;
         }
+        self.shown.name(hosts);
         let hosts = known(hosts);
         self.links.directory().set(entries(hosts.iter(), &self.host));
         let is_new = kept.hosts != hosts;
@@ -205,7 +211,7 @@ impl Keeper {
 }
 
 /// What a link may carry follows from the role that the host was let in as. Workers dial, control hosts are dialed.
-fn entries<'a>(
+pub(super) fn entries<'a>(
     hosts: impl Iterator<Item = &'a KnownHost>,
     own: &HostId,
 ) -> BTreeMap<HostId, HostEntry> {

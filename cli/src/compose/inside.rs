@@ -42,16 +42,7 @@ impl InsightSource for Inside {
     fn images(&self, order: ImageOrder) -> BoxFuture<'_, Result<Value, String>> {
         Box::pin(async move {
             let driver = self.driver.as_ref().ok_or("no node runs here, so there are no images")?;
-            let told = |it: kactor_drivers::DriverError| it.to_string();
-            let images = match order {
-                ImageOrder::Import { path } => driver.import_images(&path).await.map_err(told)?,
-                ImageOrder::List => driver.images().await.map_err(told)?,
-                ImageOrder::Remove { reference } => {
-                    driver.remove_image(&reference).await.map_err(told)?;
-                    Vec::new()
-                }
-            };
-            serde_json::to_value(images).map_err(|it| it.to_string())
+            images(driver, order).await
         })
     }
 
@@ -111,6 +102,20 @@ impl InsightSource for Inside {
     }
 }
 
+/// Carries out an order of `kactor image`.
+pub(super) async fn images(driver: &Arc<dyn Driver>, order: ImageOrder) -> Result<Value, String> {
+    let told = |it: kactor_drivers::DriverError| it.to_string();
+    let images = match order {
+        ImageOrder::Import { path } => driver.import_images(&path).await.map_err(told)?,
+        ImageOrder::List => driver.images().await.map_err(told)?,
+        ImageOrder::Remove { reference } => {
+            driver.remove_image(&reference).await.map_err(told)?;
+            Vec::new()
+        }
+    };
+    serde_json::to_value(images).map_err(|it| it.to_string())
+}
+
 /// Syncs that take longer make every write slow (etcd's advice is a 99th percentile of 10 ms).
 const SLOW_SYNC_US: u64 = 250_000;
 /// Fewer syncs are no ground to call a disk slow.
@@ -147,7 +152,7 @@ fn wrong(store: &Store, serves: bool, (seen, links): (&Seen<'_>, &HostLinks)) ->
 }
 
 /// Why other hosts are not reached, such as that they no longer know this one.
-fn unreached(links: &HostLinks) -> String {
+pub(super) fn unreached(links: &HostLinks) -> String {
     let status = links.status();
     let away = status.iter().filter(|it| !it.is_live && it.lane == Lane::Latency);
     let words: Vec<String> = away

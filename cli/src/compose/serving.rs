@@ -1,12 +1,16 @@
 //! What the API is served with: its certificate, the key of secrets at rest, health checks, the administrator's kubeconfig.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
 use kactor_api::{EncryptionKey, ServiceRange};
+use kactor_cluster::host::Hosts;
+use kactor_gateway::rotation::{self, IssueServing, ServingError};
+use kactor_gateway::tls::{self, ServingCertificate};
 use kactor_gateway::{
     Check, CheckAsked, Gateway, ListenError, Listener, Pki, ServingNames, Subject,
 };
@@ -71,13 +75,58 @@ pub(super) fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     Ok(bound.map_err(|source| ListenError::Bind { address, source })?)
 }
 
+/// Most addresses of other hosts that the certificate names: each makes every handshake longer.
+const NAMED_MAX: usize = 256;
+
+/// The certificate that the API shows. It names the other hosts too, because workers pass their clients on to here.
+pub(super) struct Shown {
+    others: Arc<Mutex<BTreeSet<IpAddr>>>,
+    serving: Arc<ServingCertificate>,
+    issue: IssueServing,
+}
+
+impl Shown {
+    fn new(env: &Env, pki: &Arc<Pki>, names: ServingNames) -> Result<Self, ServingError> {
+        let others = Arc::<Mutex<BTreeSet<IpAddr>>>::default();
+        let (on, authority, named) = (env.clone(), pki.clone(), others.clone());
+        let issue: IssueServing = Arc::new(move || {
+            let mut names = names.clone();
+            names.addresses.extend(&*named.lock().unwrap_or_else(PoisonError::into_inner));
+            authority.issue_serving(&on, &names)
+        });
+        let first = issue()?;
+        let serving = Arc::new(ServingCertificate::new(&first)?);
+        rotation::keep_fresh(env, serving.clone(), &first, issue.clone());
+        Ok(Self { others, serving, issue })
+    }
+
+    /// Names these hosts from now on, if others were named before.
+    pub fn name(&self, hosts: &Hosts) {
+        let (workers, control): (Vec<_>, Vec<_>) = hosts.values().partition(|it| !it.is_control());
+        let addresses = control.into_iter().chain(workers).map(|it| it.address.ip());
+        let others: BTreeSet<IpAddr> = addresses.take(NAMED_MAX).collect();
+        {
+            let mut named = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+            if *named == others {
+                return;
+            }
+            *named = others;
+        }
+        let shown = (self.issue)().map_err(ServingError::from);
+        let shown = shown.and_then(|it| Ok(self.serving.set(&it)?));
+        if let Err(error) = shown {
+            tracing::warn!(%error, "the API's certificate does not name all hosts");
+        }
+    }
+}
+
 pub(super) fn listen(
     (env, socket): (&Env, TcpListener),
     pki: &Arc<Pki>,
     addresses: &[IpAddr],
     services: ServiceRange,
     gateway: &Arc<Gateway>,
-) -> anyhow::Result<Arc<Listener>> {
+) -> anyhow::Result<(Arc<Listener>, Shown)> {
     let mut names = vec![IpAddr::from(Ipv4Addr::LOCALHOST), services.first().into()];
     names.extend(addresses);
     let serving = ServingNames {
@@ -85,12 +134,11 @@ pub(super) fn listen(
         cluster_domain: DOMAIN.to_owned(),
         addresses: names,
     };
-    let (on, authority) = (env.clone(), pki.clone());
-    let issue = Arc::new(move || authority.issue_serving(&on, &serving));
-    let tls = kactor_gateway::rotation::server(env, pki.ca_pem(), issue)?;
+    let shown = Shown::new(env, pki, serving)?;
+    let tls = tls::server_showing(&shown.serving, pki.ca_pem())?;
     let connections_max = open_files::connections_max();
     let listener = Listener::serve_on(env, socket, tls, gateway.clone(), connections_max);
-    Ok(Arc::new(listener.context("serving the API")?))
+    Ok((Arc::new(listener.context("serving the API")?), shown))
 }
 
 pub(super) fn kubeconfig(env: &Env, pki: &Pki, listen: SocketAddr) -> anyhow::Result<Value> {

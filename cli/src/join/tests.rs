@@ -1,6 +1,6 @@
 //! What a directory is refused for before anybody is asked.
 
-use kactor_cluster::host::KeyHash;
+use kactor_cluster::host::{HostRole, KeyHash};
 
 use super::*;
 use crate::args::Runtime;
@@ -24,6 +24,7 @@ fn kept(joined: bool) -> Kept {
         ca: String::new(),
         listen: "127.0.0.1:7443".parse().unwrap(),
         runtime: Runtime::None,
+        kubelet: None,
         pod_cidr: String::new(),
         service_cidr: String::new(),
         revision: 0,

@@ -6,6 +6,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use super::cluster::Cluster;
+use super::hosts::Host;
 use super::patience::wait_until;
 use super::process::{self, Answer, Background};
 use super::skip::skip;
@@ -99,6 +100,22 @@ impl Kubectl {
         let text = std::fs::read_to_string(kubeconfig).expect("the kubeconfig is there");
         let document: Value = serde_saphyr::from_str(&text).expect("a kubeconfig is YAML");
         Self::with_document(program, cluster.folder(), document, namespace)
+    }
+
+    /// With the identity of a host's administrator.
+    pub fn of_host(program: PathBuf, host: &Host, namespace: &str) -> Self {
+        let text = std::fs::read_to_string(host.kubeconfig()).expect("the kubeconfig is there");
+        let document: Value = serde_saphyr::from_str(&text).expect("a kubeconfig is YAML");
+        Self::with_document(program, host.folder(), document, namespace)
+    }
+
+    /// The same at another server of the cluster.
+    pub fn by(&self, server: &str) -> Self {
+        let mut document = self.document();
+        document["clusters"][0]["cluster"]["server"] = format!("https://{server}").into();
+        let folder = self.folder.join(server.replace(':', "-"));
+        std::fs::create_dir_all(&folder).expect("the folder can be made");
+        Self::with_document(self.program.clone(), &folder, document, &self.namespace)
     }
 
     fn with_document(

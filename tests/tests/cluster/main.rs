@@ -6,4 +6,5 @@
 mod hosts;
 mod joining;
 mod scenarios;
+mod workers;
 mod workload;

@@ -10,7 +10,7 @@ use kactor_protocol::time::Timestamp;
 use kactor_runtime::env::Env;
 use rcgen::{
     CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, KeyPair,
-    KeyUsagePurpose, PublicKeyData,
+    KeyUsagePurpose, PublicKeyData, SanType,
 };
 use ring::digest::{SHA256, digest};
 use x509_parser::pem::Pem;
@@ -91,6 +91,7 @@ impl Pki {
         params.not_before = calendar(now.minus(BACKDATE.min(lifetime / 8)));
         params.not_after = calendar(now.plus(lifetime.min(DAY * super::CA_LIFETIME_DAYS)));
         params.distinguished_name.push(DnType::OrganizationName, NODES_GROUP);
+        params.subject_alt_names = name.try_into().ok().map(SanType::DnsName).into_iter().collect();
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];

@@ -72,6 +72,10 @@ impl Host {
         &self.space
     }
 
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     pub fn data_dir(&self) -> PathBuf {
         self.folder.join("disk").join("data")
     }
@@ -79,6 +83,11 @@ impl Host {
     /// The administrator's, leading to this host.
     pub fn kubeconfig(&self) -> PathBuf {
         self.folder.join("admin.kubeconfig")
+    }
+
+    /// What runs its pods instead of `hollow`. Before the first start.
+    pub fn run_on(&mut self, runtime: &'static str) {
+        self.runtime = runtime;
     }
 
     /// An environment variable of `kactor up`, from its next start on.
@@ -296,6 +305,11 @@ impl Drop for Host {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
+        }
+        if self.runtime == "embedded" {
+            // Its pods outlive it, and the folder goes.
+            let purged = self.kactor(&["down", "--purge"]);
+            assert!(purged.is_ok() || std::thread::panicking(), "{}", purged.both());
         }
         if std::thread::panicking() {
             eprintln!("{}", self.output());
