@@ -119,7 +119,7 @@ async fn soon<F: Future<Output = bool>>(begun: Instant, look: impl Fn() -> F) ->
 
 /// etcd's durable writes at each number of clients; nothing where there is no etcd.
 async fn peer_writes() -> Vec<Option<Rate>> {
-    let Some(etcd) = etcd::Etcd::start().await else {
+    let Some(etcd) = etcd::Etcd::cluster(1).await.and_then(|mut it| it.pop()) else {
         println!("no etcd on PATH (Debian: etcd-server); ratios to it are left out");
         return vec![None; CLIENTS.len()];
     };
