@@ -2,8 +2,8 @@
 //!
 //! A refusal by somebody who is not the leader, or who was not reached, is no answer: the leader is looked for again until
 //! shortly before the deadline. Nobody waits for a leader that another has replaced: a dead host's link is given up only
-//! seconds later. A write that may have been taken is sent again only where apply knows a retry by what it replaced
-//! (`kactor_state::transaction`), and then a refusal is no news of the first one: its fate stays unknown.
+//! seconds later. A write that may have been taken is sent again only where a second one can't do harm (a create is known
+//! again, a write at a revision conflicts with itself), and then a refusal is no news of the first one: its fate stays unknown.
 
 use std::future::Future;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Whether a transaction may be committed, decided before any of it is written.
 //!
-//! A retry of what is committed already is recognised as a whole: when every write that names what it replaces finds
-//! its own result there, the transaction was applied before, and its counters and touches are not applied again.
+//! A retry of what is committed already is recognised as a whole: when every write that names what it makes or removes finds
+//! its own result there (a create by its uid), the transaction was applied before, and its counters and touches are not applied again.
 //! Otherwise order is: reign, guards, then each write's own precondition; the first refusal wins.
 
 use kactor_protocol::ids::{Reign, Revision, Uid};
@@ -203,9 +203,8 @@ fn was_applied(write: &Write, history: &History) -> bool {
                     object.created == object.modified && !value.uid.as_str().is_empty()
                 }
                 Precondition::Uid(_) => false, // It may be written again: equal bytes write nothing.
-                Precondition::Revision(revision) | Precondition::UidAndRevision(_, revision) => {
-                    before.is_some_and(|it| it.modified == *revision)
-                }
+                // Two writers that saw the same revision may write the same bytes (a counter): the second has lost.
+                Precondition::Revision(_) | Precondition::UidAndRevision(..) => false,
             };
             same && named
         }
